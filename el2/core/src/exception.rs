@@ -1,0 +1,217 @@
+//! Gives an exception to EL1: what the CPU itself would have written, had it taken one there.
+//!
+//! The same function serves a guest (an access that it may not make) and the host (a page that it
+//! gave away): it is pure, from the interrupted state to the values of the registers to write. It
+//! follows `AArch64.TakeException` of the Arm ARM (DDI 0487, section J1.1) for a target of EL1.
+//!
+//! The one invariant: whatever the interrupted state holds, the new PSTATE is EL1h in AArch64 with
+//! interrupts masked. It is built from nothing, and takes from the old state only the fields that
+//! the architecture keeps: so no bit of a hostile or newer PSTATE slips through.
+
+#[cfg(test)]
+mod tests;
+
+/// Fields of PSTATE whose value after an exception depends on the CPU.
+///
+/// A missing feature makes its bit RES0 in SPSR_EL2, so that nothing may be set there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PstateFeatures {
+    /// FEAT_PAN: the bit is set unless SCTLR_EL1.SPAN says otherwise.
+    pub pan: bool,
+    /// FEAT_SSBS: the bit becomes SCTLR_EL1.DSSBS.
+    pub ssbs: bool,
+    /// FEAT_MTE2: TCO is set.
+    pub mte: bool,
+    /// FEAT_NMI: ALLINT becomes the inverse of SCTLR_EL1.SPINTMASK.
+    pub nmi: bool,
+    /// FEAT_EBEP: PM is set.
+    pub ebep: bool,
+    /// GCSCR_EL1.EXLOCKEN (FEAT_GCS): EXLOCK is set by an exception from EL1 itself.
+    pub exlock: bool,
+}
+
+/// The state that an exception interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted {
+    /// The address to return to, as for ELR_EL1.
+    pub pc: u64,
+    /// PSTATE, in the layout of SPSR_EL2.
+    pub pstate: u64,
+    /// SCTLR_EL1.
+    pub sctlr: u64,
+    /// SCTLR2_EL1, 0 where it doesn't exist.
+    pub sctlr2: u64,
+    /// VBAR_EL1.
+    pub vbar: u64,
+}
+
+/// What to write so that EL1 finds itself in its vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The new PC.
+    pub pc: u64,
+    /// The new PSTATE, in the layout of SPSR_EL2.
+    pub pstate: u64,
+    /// ELR_EL1.
+    pub elr: u64,
+    /// SPSR_EL1.
+    pub spsr: u64,
+    /// ESR_EL1.
+    pub esr: u64,
+    /// FAR_EL1, where the exception writes it.
+    pub far: Option<u64>,
+}
+
+/// What kind of abort EL1 gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AbortCause {
+    /// A synchronous external abort of the access itself.
+    External,
+    /// The same, of a read that a walk of the tables made.
+    ///
+    /// Stage 2 doesn't say which level of stage 1 it served; 3 is one that every granule has.
+    ExternalOnWalk,
+    /// An alignment fault.
+    Alignment,
+    /// An unsupported exclusive or atomic access.
+    UnsupportedExclusive,
+}
+
+/// A synchronous exception for EL1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exception {
+    /// The instruction is UNDEFINED.
+    Undefined,
+    /// An access failed.
+    Abort {
+        /// Why.
+        cause: AbortCause,
+        /// Whether it was an instruction fetch.
+        instruction: bool,
+        /// Whether it was a write.
+        write: bool,
+        /// Whether a cache-maintenance instruction made it.
+        cache_maintenance: bool,
+        /// The virtual address, where it is known.
+        address: Option<u64>,
+    },
+}
+
+const PSTATE_MODE_EL1H: u64 = 0b0_0101;
+const PSTATE_DAIF: u64 = 0b1111 << 6;
+const PSTATE_SSBS: u64 = 1 << 12;
+const PSTATE_ALLINT: u64 = 1 << 13;
+const PSTATE_PAN: u64 = 1 << 22;
+const PSTATE_DIT: u64 = 1 << 24;
+const PSTATE_TCO: u64 = 1 << 25;
+const PSTATE_NZCV: u64 = 0b1111 << 28;
+const PSTATE_PM: u64 = 1 << 32;
+const PSTATE_EXLOCK: u64 = 1 << 34;
+
+const SCTLR_SPAN: u64 = 1 << 23;
+const SCTLR_DSSBS: u64 = 1 << 44;
+const SCTLR_SPINTMASK: u64 = 1 << 62;
+const SCTLR2_EASE: u64 = 1 << 5;
+
+const VECTOR_SERROR: u64 = 0x180;
+
+const ESR_CLASS_SHIFT: u32 = 26;
+const ESR_IL: u64 = 1 << 25;
+const ESR_FNV: u64 = 1 << 10;
+const ESR_CM: u64 = 1 << 8;
+const ESR_WNR: u64 = 1 << 6;
+
+/// Computes what an exception makes of EL1.
+pub const fn enter(from: &Interrupted, exception: Exception, features: PstateFeatures) -> Entry {
+    let same_level = is_el1(from.pstate);
+    Entry {
+        pc: (from.vbar & !0x7ff).wrapping_add(vector(from, exception)),
+        pstate: pstate(from, features),
+        elr: from.pc,
+        spsr: from.pstate,
+        esr: syndrome(exception, same_level),
+        far: match exception {
+            Exception::Abort { address, .. } => address,
+            Exception::Undefined => None,
+        },
+    }
+}
+
+/// Tells whether a PSTATE is AArch64 EL1; all that isn't is a lower level, seen from there.
+const fn is_el1(pstate: u64) -> bool {
+    pstate & 0b1_1100 == 0b0_0100
+}
+
+/// Returns the offset of the vector: table D1-7, by where the exception comes from.
+///
+/// An external abort takes the SError's vector where EL1 asked for that (FEAT_DoubleFault2).
+const fn vector(from: &Interrupted, exception: Exception) -> u64 {
+    let is_aarch32 = from.pstate & 0b1_0000 != 0;
+    let uses_sp_elx = from.pstate & 1 != 0;
+    let group = match (is_el1(from.pstate), uses_sp_elx, is_aarch32) {
+        (true, false, _) => 0x000,
+        (true, true, _) => 0x200,
+        (false, _, false) => 0x400,
+        (false, _, true) => 0x600,
+    };
+    let external = matches!(
+        exception,
+        Exception::Abort { cause: AbortCause::External | AbortCause::ExternalOnWalk, .. }
+    );
+    if external && from.sctlr2 & SCTLR2_EASE != 0 { group + VECTOR_SERROR } else { group }
+}
+
+/// Returns the PSTATE in which EL1 starts to handle the exception.
+const fn pstate(from: &Interrupted, features: PstateFeatures) -> u64 {
+    let mut new = PSTATE_MODE_EL1H | PSTATE_DAIF;
+    new |= from.pstate & (PSTATE_NZCV | PSTATE_DIT | PSTATE_PAN);
+    if features.pan && from.sctlr & SCTLR_SPAN == 0 {
+        new |= PSTATE_PAN;
+    }
+    if features.ssbs && from.sctlr & SCTLR_DSSBS != 0 {
+        new |= PSTATE_SSBS;
+    }
+    if features.nmi && from.sctlr & SCTLR_SPINTMASK == 0 {
+        new |= PSTATE_ALLINT;
+    }
+    if features.mte {
+        new |= PSTATE_TCO;
+    }
+    if features.ebep {
+        new |= PSTATE_PM;
+    }
+    if features.exlock && is_el1(from.pstate) {
+        new |= PSTATE_EXLOCK;
+    }
+    new
+}
+
+/// Returns ESR_EL1. IL is 1 for each exception here: an unknown reason, and aborts without ISV.
+const fn syndrome(exception: Exception, same_level: bool) -> u64 {
+    match exception {
+        Exception::Undefined => ESR_IL,
+        Exception::Abort { cause, instruction, write, cache_maintenance, address } => {
+            let class = if instruction { 0x20 } else { 0x24 } + same_level as u64;
+            let mut esr = class << ESR_CLASS_SHIFT | ESR_IL | fault_status(cause);
+            if address.is_none() {
+                esr |= ESR_FNV;
+            }
+            if !instruction && (write || cache_maintenance) {
+                esr |= ESR_WNR;
+            }
+            if !instruction && cache_maintenance {
+                esr |= ESR_CM;
+            }
+            esr
+        }
+    }
+}
+
+const fn fault_status(cause: AbortCause) -> u64 {
+    match cause {
+        AbortCause::External => 0x10,
+        AbortCause::ExternalOnWalk => 0x17,
+        AbortCause::Alignment => 0x21,
+        AbortCause::UnsupportedExclusive => 0x35,
+    }
+}
