@@ -9,6 +9,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod call;
 pub mod esr;
 pub mod exception;
 pub mod sysreg;
