@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The Linux driver of the Verdigris firmware.
+ *
+ * Tables, guest state and world switch are the firmware's.  What is here is
+ * what only the host can know.  At load the driver makes sure of the firmware,
+ * and has it forget what a former driver or kernel left behind; so a host that
+ * died starts clean.
+ */
+#include <linux/init.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+
+#include "firmware.h"
+#include "raw.h"
+
+/* The interface counts in pages of 4 KiB, and so does this driver. */
+static_assert(PAGE_SHIFT == 12);
+
+static bool raw;
+module_param(raw, bool, 0444);
+MODULE_PARM_DESC(raw, "Offer /dev/verdigris-raw, raw hypercalls for root (default off)");
+
+static int __init verdigris_init(void)
+{
+	int ret;
+
+	ret = verdigris_find_firmware();
+	if (ret)
+		return ret;
+	ret = verdigris_host_reset();
+	if (ret)
+		return ret;
+	return raw ? raw_register() : 0;
+}
+module_init(verdigris_init);
+
+static void __exit verdigris_exit(void)
+{
+	if (raw)
+		raw_unregister();
+}
+module_exit(verdigris_exit);
+
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Driver of the Verdigris EL2 firmware");
+MODULE_AUTHOR("The Verdigris authors");
