@@ -10,6 +10,7 @@
 extern crate std;
 
 pub mod call;
+pub mod cpu;
 pub mod esr;
 pub mod exception;
 pub mod sysreg;
