@@ -1,2 +1,38 @@
-//! Under construction.
-#![no_std]
+//! The stage-2 page-table engine of Verdigris.
+//!
+//! Stage 2 maps what a VM calls physical (an IPA) to what is physical (a PA). The engine owns the
+//! format of the tables, the order of every store to them, and the order of stores and TLB
+//! invalidations. It has no assembly and no statics: hardware enters through the traits of
+//! [`memory`] and [`hardware`], so that the same code runs in the firmware, under `cargo test`,
+//! under Miri, and under loom, where the `sync` module swaps the atomics.
+//!
+//! The one invariant: **the hardware walker is a concurrent writer.** It reads the tables at any
+//! moment, caches what it read, and may set the access flag of a valid leaf between any two
+//! instructions of ours. So
+//! - a [`Descriptor`] is a copied value, never a reference into a table;
+//! - [`Entry`] is the only type that touches table memory, by atomic operations alone;
+//! - what an entry held is what the exchange *returned*, not what a load saw before.
+//!
+//! Layers, from the bottom: [`descriptor`] and [`geometry`] (pure values), [`entry`] (the atomic),
+//! [`memory`] and [`hardware`] (traits), [`walk`], [`flush`] (invalidation), and on these
+//! [`identity`] (the host).
+#![cfg_attr(not(any(test, loom)), no_std)]
+
+pub mod attributes;
+pub mod descriptor;
+pub mod entry;
+pub mod flush;
+pub mod geometry;
+pub mod hardware;
+pub mod identity;
+pub mod memory;
+pub mod sync;
+pub mod walk;
+
+pub use attributes::Attributes;
+pub use descriptor::{Descriptor, Kind, Level};
+pub use entry::Entry;
+pub use geometry::Geometry;
+pub use identity::{HostFault, Identity};
+pub use memory::{PageSource, Root, Table, TableMemory, TablePage};
+pub use verdigris_abi::{Error, Ipa, PAGE_SHIFT, PAGE_SIZE, Pa};

@@ -1,0 +1,240 @@
+//! Stage-2 descriptors as copied values (Arm ARM DDI 0487, section D8.3, VMSAv8-64, 4 KiB granule).
+//!
+//! What a descriptor is depends on the level that it stands at: `0b11` in bits 1:0 is a page at
+//! level 3 and a table above. So the only view is [`Descriptor::kind`], which takes the level; an
+//! encoding that the architecture reserves comes out as [`Kind::Invalid`] and can't become a view.
+//!
+//! Bit 10 (AF) is set in valid leaves only. Tables and invalid entries, annotated ones too, keep it
+//! clear: ageing looks at that bit alone and leaves everything else unwritten.
+
+use crate::memory::TablePage;
+use verdigris_abi::{PAGE_SHIFT, Pa};
+
+/// log2 of the number of entries in a table page.
+///
+/// Under loom a table has two entries, so that a whole tree is a handful of model atomics.
+pub const INDEX_BITS: u32 = if cfg!(loom) { 1 } else { 9 };
+/// Number of entries in a table page.
+pub const TABLE_ENTRIES: usize = 1 << INDEX_BITS;
+
+/// A level of lookup; level 3 is the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// Each entry spans 512 GiB, and is never a block.
+    L0 = 0,
+    /// Each entry spans 1 GiB.
+    L1 = 1,
+    /// Each entry spans 2 MiB.
+    L2 = 2,
+    /// Each entry spans 4 KiB.
+    L3 = 3,
+}
+
+impl Level {
+    /// Returns the next level down; `None` for the last.
+    pub const fn next(self) -> Option<Self> {
+        match self {
+            Self::L0 => Some(Self::L1),
+            Self::L1 => Some(Self::L2),
+            Self::L2 => Some(Self::L3),
+            Self::L3 => None,
+        }
+    }
+
+    /// Returns log2 of the bytes that one entry spans.
+    pub const fn shift(self) -> u32 {
+        PAGE_SHIFT + INDEX_BITS * (3 - self as u32)
+    }
+
+    /// Returns the bytes that one entry spans.
+    pub const fn bytes(self) -> u64 {
+        1 << self.shift()
+    }
+
+    /// Returns the 4 KiB pages that one entry spans.
+    pub const fn pages(self) -> u64 {
+        self.bytes() >> PAGE_SHIFT
+    }
+
+    /// Returns the index in its table page of the entry that translates `address`.
+    pub const fn index(self, address: u64) -> usize {
+        (address >> self.shift()) as usize & (TABLE_ENTRIES - 1)
+    }
+}
+
+/// What a descriptor is, at the level that it stands at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing: an access faults.
+    Invalid,
+    /// Nothing for now: a CPU is between break and make here. An access faults and is to be retried.
+    Busy,
+    /// The table of the next level.
+    Table(TablePage),
+    /// A block (levels 1 and 2) or a page (level 3), by its output address.
+    Leaf(Pa),
+}
+
+const VALID: u64 = 1 << 0;
+/// Table above level 3, page at level 3.
+const TABLE_OR_PAGE: u64 = 1 << 1;
+/// In an invalid entry: between break and make. The walker ignores all bits but bit 0.
+const BUSY: u64 = 1 << 2;
+const S2AP_READ: u64 = 1 << 6;
+const S2AP_WRITE: u64 = 1 << 7;
+/// The access flag.
+pub(crate) const AF: u64 = 1 << 10;
+/// XN[1]: no execution at EL1 and EL0. XN[0] (bit 53) stays 0, so FEAT_XNX makes no difference.
+const XN: u64 = 1 << 54;
+/// Software bit: the host allowed writing. Bits 58:55 are reserved for software use (D8.3.2).
+const GRANTED: u64 = 1 << 55;
+/// Output address of a leaf or table, bits 47:12.
+const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
+
+/// One 64-bit descriptor: a value that was read from a table, or will be written to one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(transparent)]
+pub struct Descriptor(pub(crate) u64);
+
+impl Descriptor {
+    /// An entry that translates nothing.
+    pub const INVALID: Self = Self(0);
+    /// An invalid entry that tells other CPUs to retry: its owner is between break and make.
+    pub const BUSY: Self = Self(BUSY);
+
+    /// Makes the descriptor that links a table of the next level.
+    ///
+    /// All attribute bits stay 0; stage 2 tables have none.
+    pub const fn table(page: TablePage) -> Self {
+        Self(page.pa().0 & ADDRESS | TABLE_OR_PAGE | VALID)
+    }
+
+    /// Makes the leaf for a level, with attribute bits that `Attributes` built.
+    pub(crate) fn leaf(pa: Pa, level: Level, bits: u64) -> Self {
+        assert!(level > Level::L0, "level 0 has no blocks (Arm ARM D8.3.1)");
+        assert!(pa.is_aligned(level.bytes()) && pa.0 & !ADDRESS == 0, "misplaced leaf");
+        let kind = if level == Level::L3 { TABLE_OR_PAGE | VALID } else { VALID };
+        Self(pa.0 | bits | kind)
+    }
+
+    /// Returns the bits as the walker reads them.
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// Tells whether the walker takes the entry as valid.
+    pub const fn is_valid(self) -> bool {
+        self.0 & VALID != 0
+    }
+
+    /// Tells what the descriptor is at `level`.
+    pub fn kind(self, level: Level) -> Kind {
+        let table_or_page = self.0 & TABLE_OR_PAGE != 0;
+        match (self.is_valid(), table_or_page, level) {
+            (false, ..) if self.0 & BUSY != 0 => Kind::Busy,
+            (false, ..) => Kind::Invalid,
+            (true, true, Level::L3) | (true, false, Level::L1 | Level::L2) => {
+                Kind::Leaf(Pa(self.0 & ADDRESS & !(level.bytes() - 1)))
+            }
+            (true, true, _) => Kind::Table(TablePage::linked(Pa(self.0 & ADDRESS))),
+            // Reserved encodings: a block at level 0 or 3. The walker faults on them.
+            (true, false, Level::L0 | Level::L3) => Kind::Invalid,
+        }
+    }
+
+    /// Returns the output address if the descriptor is a leaf at `level`.
+    pub fn leaf_address(self, level: Level) -> Option<Pa> {
+        match self.kind(level) {
+            Kind::Leaf(pa) => Some(pa),
+            _ => None,
+        }
+    }
+
+    /// Tells whether the access flag is set. Only leaves have it.
+    pub const fn is_young(self) -> bool {
+        self.0 & AF != 0
+    }
+
+    /// Sets or clears the access flag of a leaf.
+    pub const fn with_young(self, young: bool) -> Self {
+        if young { Self(self.0 | AF) } else { Self(self.0 & !AF) }
+    }
+
+    /// Tells whether reads are allowed: S2AP[0].
+    pub const fn is_readable(self) -> bool {
+        self.0 & S2AP_READ != 0
+    }
+
+    /// Tells whether writes are allowed by the walker: S2AP[1].
+    pub const fn is_writable(self) -> bool {
+        self.0 & S2AP_WRITE != 0
+    }
+
+    /// Tells whether instruction fetches are allowed.
+    pub const fn is_executable(self) -> bool {
+        self.0 & XN == 0
+    }
+
+    /// Tells whether the host allowed writing, whatever S2AP[1] says at the moment.
+    pub const fn is_granted(self) -> bool {
+        self.0 & GRANTED != 0
+    }
+
+    /// Takes the permission to write, and the host's grant of it.
+    pub const fn write_protected(self) -> Self {
+        Self(self.0 & !(S2AP_WRITE | GRANTED))
+    }
+
+    /// Gives the walker's permission to write back to a leaf that the host granted it for.
+    pub const fn writable_again(self) -> Self {
+        assert!(self.is_granted(), "only the host grants writing");
+        Self(self.0 | S2AP_WRITE)
+    }
+
+    /// Tells whether `other` allows nothing that this leaf doesn't.
+    pub const fn allows_all_of(self, other: Self) -> bool {
+        let allowed = S2AP_READ | S2AP_WRITE | GRANTED;
+        other.0 & allowed & !self.0 == 0 && (self.is_executable() || !other.is_executable())
+    }
+
+    /// Adds the permissions of `other` and keeps everything else.
+    pub const fn with_permissions_of(self, other: Self) -> Self {
+        let added = other.0 & (S2AP_READ | S2AP_WRITE | GRANTED);
+        Self((self.0 | added) & !(XN & !other.0))
+    }
+
+    /// Makes the descriptor of one part of this leaf, for the table that replaces it at a split.
+    ///
+    /// All attributes carry over, access flag, dirty state and software bits included.
+    pub fn part(self, level: Level, index: usize) -> Self {
+        let pa = self.leaf_address(level).expect("only leaves are split");
+        let next = level.next().expect("pages are not split");
+        let bits = self.0 & !ADDRESS & !(TABLE_OR_PAGE | VALID);
+        Self::leaf(Pa(pa.0 + index as u64 * next.bytes()), next, bits)
+    }
+
+    /// Returns the bits that break-before-make protects: memory type and shareability.
+    pub(crate) const fn memory_type(self) -> u64 {
+        self.0 & 0x33c
+    }
+}
+
+impl core::fmt::Debug for Descriptor {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Descriptor({:#018x})", self.0)
+    }
+}
+
+/// Tells whether an entry must be broken and invalidated before `new` may stand where `old` stood.
+///
+/// Needed where output address, memory type, shareability or block size change between two valid
+/// entries (Arm ARM D8.16.1). Permissions, access flag and software bits may change in place.
+pub fn needs_break(old: Descriptor, new: Descriptor, level: Level) -> bool {
+    match (old.kind(level), new.kind(level)) {
+        (Kind::Invalid | Kind::Busy, _) | (_, Kind::Invalid | Kind::Busy) => false,
+        (Kind::Leaf(from), Kind::Leaf(to)) => from != to || old.memory_type() != new.memory_type(),
+        (Kind::Table(from), Kind::Table(to)) => from != to,
+        (Kind::Table(_), Kind::Leaf(_)) | (Kind::Leaf(_), Kind::Table(_)) => true,
+    }
+}
