@@ -1,0 +1,181 @@
+//! A private apt configuration: own package lists, own archives, nothing of the system's changed.
+//!
+//! The mirror is the one that the machine itself uses, as `apt-get indextargets` tells it; only
+//! suite names are ours. The machine's transport settings (proxies, checks) are carried over, its
+//! hooks are not: they would act on the system. The state of the installed packages is read, so
+//! that only what is missing is fetched.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::apt_source::Mirror;
+use crate::{command, paths, progress};
+
+/// The suite that has the driver's reference kernel, 6.12, and the QEMU to use with it.
+pub const BACKPORTS: &str = "bookworm-backports";
+
+/// The private configuration, with its package lists up to date.
+pub struct Apt {
+    dir: PathBuf,
+    /// The machine's own architecture, in Debian's words.
+    pub architecture: String,
+    /// The suite that the machine itself is of.
+    pub suite: String,
+}
+
+impl Apt {
+    /// Writes the configuration and fetches the package lists.
+    pub fn prepare() -> Result<Self> {
+        let mirror = Mirror::find()?;
+        let dir = paths::cache().join("apt");
+        for folder in ["lists/partial", "archives/partial"] {
+            std::fs::create_dir_all(dir.join(folder))?;
+        }
+        let architecture =
+            command::output(Command::new("dpkg").arg("--print-architecture"))?.trim().to_owned();
+        std::fs::write(dir.join("sources.list"), sources(&mirror, &architecture))?;
+        std::fs::write(dir.join("apt.conf"), configuration(&dir, &architecture)?)?;
+        let apt = Self { dir, architecture, suite: mirror.suite };
+        progress::step("fetching package lists", || {
+            command::run(apt.command("apt-get").arg("update")).context(
+                "the package lists cannot be fetched; is the network there? (only the first \
+                 set-up needs it)",
+            )
+        })?;
+        Ok(apt)
+    }
+
+    /// Removes lists and archives: what was fetched is unpacked, and set-up is rare.
+    pub fn remove(self) -> Result<()> {
+        std::fs::remove_dir_all(&self.dir).context("cannot remove the package lists")
+    }
+
+    /// Makes a command of an apt program under the private configuration.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("APT_CONFIG", self.dir.join("apt.conf")).env("LC_ALL", "C");
+        command
+    }
+
+    /// Returns the newest version of a package in a suite.
+    pub fn version(&self, package: &str, suite: &str) -> Result<String> {
+        let table = command::output(self.command("apt-cache").args(["madison", package]))?;
+        let in_suite = |line: &&str| line.contains(&format!(" {suite}/"));
+        let line = table.lines().find(in_suite);
+        let version = line.and_then(|line| line.split('|').nth(1)).map(str::trim);
+        version.map(str::to_owned).with_context(|| format!("{suite} has no package {package}"))
+    }
+
+    /// Returns the packages that a given version of a package depends on, by their names.
+    pub fn depends(&self, package: &str, version: &str) -> Result<Vec<String>> {
+        let name = format!("{package}={version}");
+        let text = command::output(self.command("apt-cache").args(["show", &name]))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Depends: "));
+        let line = line.with_context(|| format!("{name} depends on nothing"))?;
+        let word = |part: &str| part.split_whitespace().next().map(str::to_owned);
+        Ok(line.split(',').filter_map(word).collect())
+    }
+
+    /// Fetches just the named packages (`name:arch=version`) and returns their files.
+    pub fn download(&self, packages: &[String]) -> Result<Vec<PathBuf>> {
+        let dir = self.dir.join("single");
+        empty(&dir)?;
+        // One at a time: where a package has no more than one architecture, apt-get takes a list
+        // of several for different names of the same file.
+        for package in packages {
+            command::run(self.command("apt-get").args(["download", package]).current_dir(&dir))?;
+        }
+        archives(&dir)
+    }
+
+    /// Fetches packages of a suite with all they need beyond what is installed.
+    pub fn download_missing(&self, packages: &[&str], suite: &str) -> Result<Vec<PathBuf>> {
+        let dir = self.dir.join("archives");
+        empty(&dir)?;
+        std::fs::create_dir_all(dir.join("partial"))?;
+        let mut install = self.command("apt-get");
+        install.args(["install", "--download-only", "--yes", "--no-install-recommends"]);
+        command::run(install.args(["--target-release", suite]).args(packages))?;
+        archives(&dir)
+    }
+}
+
+fn empty(dir: &Path) -> Result<()> {
+    if dir.exists() {
+        std::fs::remove_dir_all(dir)?;
+    }
+    Ok(std::fs::create_dir_all(dir)?)
+}
+
+fn archives(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut debs = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            debs.push(path);
+        }
+    }
+    debs.sort();
+    Ok(debs)
+}
+
+fn sources(mirror: &Mirror, architecture: &str) -> String {
+    let mut text = String::new();
+    let mut suites = vec![mirror.suite.as_str()];
+    if mirror.suite != "bookworm" {
+        suites.push("bookworm");
+    }
+    suites.push(BACKPORTS);
+    for suite in suites {
+        let key = mirror.key.as_ref().map_or(String::new(), |key| format!(" signed-by={key}"));
+        let architectures =
+            if architecture == "arm64" { "arm64".into() } else { format!("{architecture},arm64") };
+        writeln!(text, "deb [arch={architectures}{key}] {} {suite} main", mirror.address)
+            .expect("writing to a string");
+    }
+    text
+}
+
+fn configuration(dir: &Path, architecture: &str) -> Result<String> {
+    let path = dir.to_str().context("the cache directory's name is not UTF-8")?;
+    ensure!(!path.contains('"'), "the cache directory's name has a quote in it");
+    let mut text = String::new();
+    let system = command::output(Command::new("apt-config").args(["dump", "Acquire"]))?;
+    for line in system.lines().filter(|line| !line.starts_with("Acquire::IndexTargets")) {
+        writeln!(text, "{line}")?;
+    }
+    writeln!(
+        text,
+        r#"Acquire::Languages "none";
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; "arm64"; }};
+APT::Sandbox::User "";
+Debug::NoLocking "1";
+Dir::Cache "{path}";
+Dir::Cache::archives "{path}/archives";
+Dir::Etc::main "/dev/null";
+Dir::Etc::parts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::Etc::sourcelist "{path}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State::lists "{path}/lists";"#
+    )?;
+    Ok(text)
+}
+
+/// Says what is missing where there is no apt.
+pub fn require() -> Result<()> {
+    for program in ["apt-get", "apt-cache", "dpkg", "dpkg-deb"] {
+        if command::find(program).is_none() {
+            bail!(
+                "{program} is not on this machine, so set-up cannot fetch packages.\n{}",
+                super::tools::BY_HAND
+            );
+        }
+    }
+    Ok(())
+}
