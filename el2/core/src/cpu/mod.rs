@@ -14,7 +14,23 @@
 //! that has less is refused by [`Selection::admit`]. What the architecture gates on each CPU for
 //! itself (hardware access flags) is a [`CpuSelection`].
 
+mod controls;
+mod errata;
+mod features;
 mod fields;
+mod gates;
 mod id;
+mod midr;
+mod select;
+#[cfg(test)]
+mod tests;
+pub mod vtcr;
 
+pub use controls::{
+    Controls, FineTraps, FineTraps2, Fixed, HOST_ENTRY_SCTLR_EL1, HOST_ENTRY_SPSR, sctlr_el2,
+};
+pub use errata::Errata;
+pub use features::{Difference, Features};
 pub use id::IdRegisters;
+pub use midr::Midr;
+pub use select::{CpuSelection, Mismatch, Selection};

@@ -1,0 +1,140 @@
+use super::*;
+use crate::cpu::{Features, IdRegisters, Mismatch, Selection};
+use std::string::ToString;
+
+fn selection(id: &IdRegisters, mask: Features) -> Selection {
+    Selection::new(id, mask).expect("this part can run")
+}
+
+#[test]
+fn every_part_is_found_with_what_its_manual_lists() {
+    for (name, id, found, pa_bits) in [
+        ("Cortex-A53", A53, "none", 40),
+        ("Cortex-A57", A57, "none", 44),
+        ("Cortex-A72", A72, "none", 44),
+        ("Cortex-A55", A55, "ha hd vmid=16", 40),
+        ("Cortex-A76", A76, "ha hd vmid=16", 40),
+        ("Neoverse N1", N1, "ha hd vmid=16", 48),
+        ("Neoverse V1", V1, "ha hd fwb vmid=16 bbm=1 bbm=2", 48),
+        ("Cortex-A710", A710, "ha hd tlbirange ttl fwb vmid=16 bbm=1 bbm=2", 40),
+        ("Neoverse N2", N2, "ha hd tlbirange ttl fwb vmid=16 bbm=1 bbm=2", 48),
+        ("Neoverse V3", V3, "ha hd tlbirange ttl fwb vmid=16 bbm=1 bbm=2", 48),
+        ("QEMU max", MAX, "ha hd tlbirange ttl fwb vmid=16 bbm=1 bbm=2", 48),
+    ] {
+        assert_eq!(Features::found(&id).to_string(), found, "{name}");
+        assert_eq!(id.pa_bits(), pa_bits, "{name}");
+    }
+}
+
+#[test]
+fn every_value_of_hafdbs_is_read_as_a_number() {
+    for (hafdbs, expected) in [(0, (false, false)), (1, (true, false)), (2, (true, true))]
+        .into_iter()
+        .chain([(3, (true, true)), (4, (true, true))])
+    {
+        let id = IdRegisters { mmfr1: 0x1021_2120 | hafdbs, ..MAX };
+        let found = Features::found(&id);
+        assert_eq!((found.hardware_access_flag, found.hardware_dirty), expected, "{hafdbs}");
+        let cpu = selection(&id, Features::ALL).admit(&id).unwrap();
+        assert_eq!((cpu.hardware_access_flag, cpu.hardware_dirty), expected, "{hafdbs}");
+    }
+}
+
+#[test]
+fn errata_switch_hardware_updates_off() {
+    for (id, access_flag, dirty) in [
+        (N1, true, true),
+        (A55, true, false),
+        (A510_R0P2, true, false),
+        (A510_R1P3, true, true),
+        (AC03, false, false),
+        (AC04, false, false),
+    ] {
+        let cpu = selection(&id, Features::ALL).admit(&id).unwrap();
+        assert_eq!(cpu.hardware_access_flag, access_flag, "{:#x}", id.midr);
+        assert_eq!(cpu.hardware_dirty, dirty, "{:#x}", id.midr);
+    }
+}
+
+#[test]
+fn a_mask_takes_away_and_never_gives() {
+    let mask =
+        Features { hardware_access_flag: false, vmid_bits: 8, bbm_level: 1, ..Features::ALL };
+    let masked = selection(&MAX, mask);
+    assert_eq!(masked.used.to_string(), "tlbirange ttl fwb bbm=1");
+    assert_eq!(masked.found.beyond(masked.used).to_string(), "ha hd vmid=16 bbm=2");
+    assert!(!masked.admit(&MAX).unwrap().hardware_access_flag);
+    assert_eq!(selection(&A57, Features::ALL).used.to_string(), "none");
+    assert!(selection(&A57, mask).found.beyond(mask).is_empty());
+}
+
+#[test]
+fn access_flags_are_gated_on_each_cpu() {
+    // A cluster of Cortex-A55 and another of something older with VMIDs as wide.
+    let older = IdRegisters { mmfr1: A55.mmfr1 & !0xf, ..A55 };
+    for boot in [A55, older] {
+        let chosen = selection(&boot, Features::ALL);
+        assert!(chosen.admit(&A55).unwrap().hardware_access_flag);
+        assert!(!chosen.admit(&older).unwrap().hardware_access_flag);
+    }
+}
+
+#[test]
+fn a_cpu_with_less_is_refused_with_the_reason() {
+    let chosen = selection(&MAX, Features::ALL);
+    for (reason, id) in [
+        (Mismatch::NarrowAddresses, IdRegisters { mmfr0: MAX.mmfr0 & !0xf | 4, ..MAX }),
+        (Mismatch::NarrowVmids, IdRegisters { mmfr1: MAX.mmfr1 & !0xf0, ..MAX }),
+        (Mismatch::NoForcedWriteBack, IdRegisters { mmfr2: MAX.mmfr2 & !(0xf << 40), ..MAX }),
+        (Mismatch::NoTlbRange, IdRegisters { isar0: MAX.isar0 & !(0xf << 56) | 1 << 56, ..MAX }),
+        (Mismatch::NoTtl, IdRegisters { mmfr2: MAX.mmfr2 & !(0xf << 48), ..MAX }),
+        (Mismatch::LowerBbm, IdRegisters { mmfr2: MAX.mmfr2 & !(0xf << 52) | 1 << 52, ..MAX }),
+        (Mismatch::NoSmallPages, IdRegisters { mmfr0: MAX.mmfr0 & !(0xf << 40) | 1 << 40, ..MAX }),
+        (Mismatch::NoEl2, IdRegisters { pfr0: MAX.pfr0 & !0xf00, ..MAX }),
+        (Mismatch::OnlyE2h, IdRegisters { mmfr4: 0xf << 24, ..MAX }),
+    ] {
+        assert_eq!(chosen.admit(&id), Err(reason));
+        assert!(!reason.to_string().is_empty());
+    }
+    assert!(selection(&A57, Features::ALL).admit(&MAX).is_ok());
+}
+
+#[test]
+fn what_was_masked_is_not_asked_of_others() {
+    let mask = Features {
+        tlb_range: false,
+        ttl: false,
+        forced_write_back: false,
+        vmid_bits: 8,
+        bbm_level: 0,
+        ..Features::ALL
+    };
+    let less = IdRegisters { mmfr0: MAX.mmfr0, ..A57 };
+    assert!(selection(&MAX, mask).admit(&less).is_ok());
+}
+
+#[test]
+fn small_pages_of_stage_2_may_follow_stage_1() {
+    let stage1_only = IdRegisters { mmfr0: 0x0000_0000_0000_1124, ..A57 };
+    assert!(Selection::new(&stage1_only, Features::ALL).is_ok());
+    let neither = IdRegisters { mmfr0: 0x0000_0000_f000_1124, ..A57 };
+    assert_eq!(Selection::new(&neither, Features::ALL), Err(Mismatch::NoSmallPages));
+}
+
+#[test]
+fn feature_bits_follow_the_interface() {
+    let flags = |id: &IdRegisters| {
+        let chosen = selection(id, Features::ALL);
+        chosen.feature_flags(&chosen.admit(id).unwrap())
+    };
+    assert_eq!(flags(&MAX), 0b01_1111);
+    assert_eq!(flags(&N1), 0b11_0001);
+    assert_eq!(flags(&A57), 0);
+}
+
+#[test]
+fn errata_of_every_cpu_count() {
+    let chosen = selection(&A53, Features::ALL);
+    let other = chosen.admit(&IdRegisters { midr: N1.midr, ..A53 }).unwrap();
+    assert!(!chosen.errata.repeat_tlbi && chosen.with_errata(other.errata).errata.repeat_tlbi);
+}
