@@ -28,7 +28,7 @@
 #define PAC_GA_HI	sys_reg(3, 0, 2, 3, 1)
 #define ZCR		sys_reg(3, 0, 1, 2, 0)
 
-static void add(struct verdigris_raw_snapshot *snapshot, const char *name, u64 value)
+static void note(struct verdigris_raw_snapshot *snapshot, const char *name, u64 value)
 {
 	struct verdigris_raw_register *reg;
 
@@ -39,50 +39,50 @@ static void add(struct verdigris_raw_snapshot *snapshot, const char *name, u64 v
 	reg->value = value;
 }
 
-#define ADD(snapshot, name) add(snapshot, #name, read_sysreg(name))
+#define NOTE(snapshot, name) note(snapshot, #name, read_sysreg(name))
 
-static void add_control(struct verdigris_raw_snapshot *s)
+static void note_control(struct verdigris_raw_snapshot *s)
 {
-	ADD(s, sctlr_el1);
-	ADD(s, actlr_el1);
-	ADD(s, cpacr_el1);
-	ADD(s, tcr_el1);
-	ADD(s, mair_el1);
-	ADD(s, amair_el1);
-	ADD(s, vbar_el1);
-	ADD(s, contextidr_el1);
-	ADD(s, tpidr_el1);
-	ADD(s, tpidr_el0);
-	ADD(s, tpidrro_el0);
-	ADD(s, sp_el0);
-	add(s, "ttbr1_el1.baddr", read_sysreg(ttbr1_el1) & GENMASK_ULL(47, 1));
+	NOTE(s, sctlr_el1);
+	NOTE(s, actlr_el1);
+	NOTE(s, cpacr_el1);
+	NOTE(s, tcr_el1);
+	NOTE(s, mair_el1);
+	NOTE(s, amair_el1);
+	NOTE(s, vbar_el1);
+	NOTE(s, contextidr_el1);
+	NOTE(s, tpidr_el1);
+	NOTE(s, tpidr_el0);
+	NOTE(s, tpidrro_el0);
+	NOTE(s, sp_el0);
+	note(s, "ttbr1_el1.baddr", read_sysreg(ttbr1_el1) & GENMASK_ULL(47, 1));
 }
 
-static void add_identity(struct verdigris_raw_snapshot *s)
+static void note_identity(struct verdigris_raw_snapshot *s)
 {
-	ADD(s, midr_el1);
-	ADD(s, mpidr_el1);
-	ADD(s, ctr_el0);
-	ADD(s, dczid_el0);
-	ADD(s, id_aa64pfr0_el1);
-	ADD(s, id_aa64pfr1_el1);
-	ADD(s, id_aa64dfr0_el1);
-	ADD(s, id_aa64isar0_el1);
-	ADD(s, id_aa64isar1_el1);
-	ADD(s, id_aa64mmfr0_el1);
-	ADD(s, id_aa64mmfr1_el1);
-	ADD(s, id_aa64mmfr2_el1);
+	NOTE(s, midr_el1);
+	NOTE(s, mpidr_el1);
+	NOTE(s, ctr_el0);
+	NOTE(s, dczid_el0);
+	NOTE(s, id_aa64pfr0_el1);
+	NOTE(s, id_aa64pfr1_el1);
+	NOTE(s, id_aa64dfr0_el1);
+	NOTE(s, id_aa64isar0_el1);
+	NOTE(s, id_aa64isar1_el1);
+	NOTE(s, id_aa64mmfr0_el1);
+	NOTE(s, id_aa64mmfr1_el1);
+	NOTE(s, id_aa64mmfr2_el1);
 }
 
-static void add_debug(struct verdigris_raw_snapshot *s)
+static void note_debug(struct verdigris_raw_snapshot *s)
 {
-	ADD(s, mdscr_el1);
-	ADD(s, mdccint_el1);
-	ADD(s, oslsr_el1);
-	ADD(s, dbgbvr0_el1);
-	ADD(s, dbgbcr0_el1);
-	ADD(s, dbgwvr0_el1);
-	ADD(s, dbgwcr0_el1);
+	NOTE(s, mdscr_el1);
+	NOTE(s, mdccint_el1);
+	NOTE(s, oslsr_el1);
+	NOTE(s, dbgbvr0_el1);
+	NOTE(s, dbgbcr0_el1);
+	NOTE(s, dbgwvr0_el1);
+	NOTE(s, dbgwcr0_el1);
 }
 
 /* The virtual counter lies between two reads of the physical one: offset 0. */
@@ -99,13 +99,13 @@ static u64 counters_agree(void)
 	return before <= virtual && virtual <= after;
 }
 
-static void add_timer(struct verdigris_raw_snapshot *s)
+static void note_timer(struct verdigris_raw_snapshot *s)
 {
-	ADD(s, cntfrq_el0);
-	ADD(s, cntkctl_el1);
-	ADD(s, cntv_ctl_el0);
-	ADD(s, cntv_cval_el0);
-	add(s, "counters agree", counters_agree());
+	NOTE(s, cntfrq_el0);
+	NOTE(s, cntkctl_el1);
+	NOTE(s, cntv_ctl_el0);
+	NOTE(s, cntv_cval_el0);
+	note(s, "counters agree", counters_agree());
 }
 
 /* A digest is enough to see a change, and nothing to forge a pointer with. */
@@ -114,7 +114,7 @@ static u64 digest(u64 low, u64 high)
 	return hash_64(low, 16) << 16 | hash_64(high, 16);
 }
 
-static void add_keys(struct verdigris_raw_snapshot *s)
+static void note_keys(struct verdigris_raw_snapshot *s)
 {
 	/* APA, API, GPA, GPI of ID_AA64ISAR1_EL1; APA3, GPA3 of ISAR2. */
 	u64 isar1 = read_sysreg(id_aa64isar1_el1) & (GENMASK(11, 4) | GENMASK(31, 24));
@@ -122,9 +122,9 @@ static void add_keys(struct verdigris_raw_snapshot *s)
 
 	if (!isar1 && !isar2)
 		return;
-	add(s, "key ia", digest(read_sysreg_s(PAC_IA_LO), read_sysreg_s(PAC_IA_HI)));
-	add(s, "key db", digest(read_sysreg_s(PAC_DB_LO), read_sysreg_s(PAC_DB_HI)));
-	add(s, "key ga", digest(read_sysreg_s(PAC_GA_LO), read_sysreg_s(PAC_GA_HI)));
+	note(s, "key ia", digest(read_sysreg_s(PAC_IA_LO), read_sysreg_s(PAC_IA_HI)));
+	note(s, "key db", digest(read_sysreg_s(PAC_DB_LO), read_sysreg_s(PAC_DB_HI)));
+	note(s, "key ga", digest(read_sysreg_s(PAC_GA_LO), read_sysreg_s(PAC_GA_HI)));
 }
 
 /**
@@ -135,13 +135,13 @@ void raw_snapshot(struct verdigris_raw_snapshot *snapshot)
 {
 	preempt_disable();
 	snapshot->cpu = smp_processor_id();
-	add_control(snapshot);
-	add_identity(snapshot);
-	add_debug(snapshot);
-	add_timer(snapshot);
-	add_keys(snapshot);
+	note_control(snapshot);
+	note_identity(snapshot);
+	note_debug(snapshot);
+	note_timer(snapshot);
+	note_keys(snapshot);
 	/* ID_AA64PFR0_EL1.SVE */
 	if (read_sysreg(id_aa64pfr0_el1) & GENMASK(35, 32))
-		add(snapshot, "zcr_el1", read_sysreg_s(ZCR));
+		note(snapshot, "zcr_el1", read_sysreg_s(ZCR));
 	preempt_enable();
 }
