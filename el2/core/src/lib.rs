@@ -13,4 +13,6 @@ pub mod call;
 pub mod cpu;
 pub mod esr;
 pub mod exception;
+pub mod guest;
+pub mod options;
 pub mod sysreg;
