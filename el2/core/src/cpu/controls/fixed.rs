@@ -33,8 +33,6 @@ pub struct Fixed {
     pub brbcr: Option<u64>,
     /// PMSCR_EL2, with FEAT_SPE, unless the buffer belongs to EL3.
     pub pmscr: Option<u64>,
-    /// MPAMHCR_EL2, where MPAMIDR_EL1 says that it exists.
-    pub mpamhcr: Option<u64>,
     /// SCXTNUM_EL2, with FEAT_CSV2_2 or FEAT_CSV2_1p2: EL2's own context number.
     pub scxtnum: Option<u64>,
     /// TCR2_EL2, with FEAT_TCR2: EL2's own walks are those of Armv8.0.
@@ -64,7 +62,6 @@ impl Fixed {
             trfcr: id.has_trace_filter().then_some(0),
             brbcr: id.has_brbe().then_some(BRBCR_ALLOW),
             pmscr: (id.has_spe() && buffer_is_ours).then_some(PMSCR_ALLOW),
-            mpamhcr: id.has_mpam_virtualization().then_some(0),
             scxtnum: id.has_scxtnum().then_some(0),
             tcr2: id.has_tcr2().then_some(0),
             sctlr2: id.has_sctlr2().then_some(0),

@@ -19,6 +19,8 @@ pub(super) fn controls(id: &IdRegisters, selection: &Selection) -> Controls {
         // All bits clear: what FEAT_FGT2 can trap by a negative bit is trapped.
         fine2: id.has_fgt2().then_some(NO_MORE),
         mpam2: id.has_mpam().then(|| mpam2(id)),
+        // TRAP_MPAMIDR_EL1: where there is no such control, MPAMIDR_EL1 shows a constant.
+        mpamhcr: id.has_mpam_virtualization().then_some(1 << 31),
         // SRE, DFB and DIB without Enable: ICC_SRE_EL1 traps.
         icc_sre: id.has_gic_registers().then_some(0x7),
         // TC (10), TALL0 (11), TALL1 (12), TDIR (14): all of the CPU interface traps.
@@ -47,15 +49,14 @@ const TACR: u64 = 1 << 21;
 /// Cache maintenance by set and way.
 const TSW: u64 = 1 << 22;
 
-/// TLOR (35), TERR (36), TEA (37), TID5 (58): LORegions, error records, GMID_EL1 and synchronous
-/// external aborts come to EL2. FIEN, EnSCXT, ATA, AMVOFFEN and the bits of nested virtualization stay
-/// clear, as do TGE and E2H.
+/// TLOR (35), TERR (36), TEA (37): LORegions, error records and synchronous external aborts come to
+/// EL2. FIEN, EnSCXT, ATA, AMVOFFEN and the bits of nested virtualization stay clear, as do TGE and
+/// E2H.
 const fn hcr(id: &IdRegisters, selection: &Selection) -> u64 {
     hcr_common(id, selection)
         | HCR_TRAPS
         | when(id.has_lor(), 1 << 35)
         | when(id.has_ras(), 0b11 << 36)
-        | when(id.has_mte2(), 1 << 58)
 }
 
 /// MSCEn (11): memory copy instructions hold their state in general registers. TALLINT (6) traps the

@@ -18,6 +18,7 @@ pub(super) fn controls(id: &IdRegisters, selection: &Selection) -> Controls {
         fine: id.has_fgt().then(|| fine(id)),
         fine2: id.has_fgt2().then(|| fine2(id)),
         mpam2: id.has_mpam().then(|| mpam2(id)),
+        mpamhcr: id.has_mpam_virtualization().then_some(0),
         // SRE, DFB, DIB and Enable: the host programs the interrupt controller itself.
         icc_sre: id.has_gic_registers().then_some(0xf),
         ich_hcr: id.has_gic_registers().then_some(0),

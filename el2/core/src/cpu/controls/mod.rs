@@ -42,6 +42,8 @@ pub struct Controls {
     pub fine2: Option<FineTraps2>,
     /// MPAM2_EL2, with FEAT_MPAM. MPAM1_EL1 and MPAM0_EL1 are zeroed before the host's is written.
     pub mpam2: Option<u64>,
+    /// MPAMHCR_EL2, where MPAMIDR_EL1 says that it exists.
+    pub mpamhcr: Option<u64>,
     /// ICC_SRE_EL2, with system registers of a GICv3. An `isb` follows it.
     pub icc_sre: Option<u64>,
     /// ICH_HCR_EL2, with system registers of a GICv3.

@@ -62,11 +62,11 @@ fn guest_hcr_traps_what_is_not_switched() {
         | 1 << 21
         | 1 << 22
         | 1 << 31;
-    let (tlor, terr, tea, tid5) = (1 << 35, 1 << 36, 1 << 37, 1 << 58);
+    let (tlor, terr, tea) = (1 << 35, 1 << 36, 1 << 37);
     assert_eq!(guest(&A57).hcr, always);
     assert_eq!(guest(&N1).hcr, always | tlor | terr | tea);
     assert_eq!(guest(&MAX).hcr, always | tlor | terr | tea | API_APK | FWB);
-    assert_eq!(guest(&MAX_MTE).hcr, always | tlor | terr | tea | API_APK | FWB | tid5);
+    assert_eq!(guest(&MAX_MTE).hcr, always | tlor | terr | tea | API_APK | FWB, "ATA stays clear");
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn max_gets_the_values_that_ran() {
     assert_eq!((fixed.zcr, fixed.smcr), (Some(0x1ff), Some(0x8000_01ff)));
     assert_eq!(Fixed::new(&EVERYTHING).smcr, Some(0xc000_01ff));
     assert_eq!((fixed.vpidr, fixed.vmpidr, fixed.scxtnum), (0x000f_0510, 0x8000_0000, Some(0)));
-    assert_eq!((fixed.trfcr, fixed.brbcr, fixed.pmscr, fixed.mpamhcr), (None, None, None, None));
+    assert_eq!((fixed.trfcr, fixed.brbcr, fixed.pmscr, max.mpamhcr), (None, None, None, None));
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_part_with_everything_loses_nothing() {
     // SRMASKEn.
     assert_eq!(all.hcrx, Some(0x05e3_c807));
     // MPAMEN and EnMPAMSM.
-    assert_eq!(all.mpam2, Some(1 << 63 | 1 << 50));
+    assert_eq!((all.mpam2, all.mpamhcr), (Some(1 << 63 | 1 << 50), Some(0)));
 }
 
 #[test]
@@ -188,6 +188,8 @@ fn a_guest_on_a_part_with_everything_gets_no_more() {
     assert_eq!(all.hcrx, Some(1 << 11 | 1 << 6));
     // MPAMEN, TIDR, TRAPMPAM0EL1, TRAPMPAM1EL1.
     assert_eq!(all.mpam2, Some(1 << 63 | 1 << 58 | 1 << 49 | 1 << 48));
+    // TRAP_MPAMIDR_EL1.
+    assert_eq!(all.mpamhcr, Some(1 << 31));
     // E2PB, EnSPM, E2TB, EBWE and EnSTEPOP are 0.
     assert_eq!(all.mdcr & (0b11 << 12 | 1 << 15 | 0b11 << 24 | 1 << 43 | 1 << 50), 0);
 }
