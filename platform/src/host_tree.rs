@@ -47,10 +47,7 @@ fn edit_chosen(editor: &mut Editor<'_>, ramdisk: Option<Region>) -> Result<(), E
         editor.set_property(chosen(editor)?, "linux,initrd-end", &end)?;
         editor.set_property(chosen(editor)?, "linux,initrd-start", &start)?;
     }
-    let mut terminated = [0; MAX_HOST_COMMAND_LINE_BYTES + 1];
-    terminated[..command_line.len()].copy_from_slice(command_line.as_bytes());
-    let value = &terminated[..command_line.len() + 1];
-    editor.set_property(chosen(editor)?, "bootargs", value)
+    editor.set_string(chosen(editor)?, "bootargs", &command_line)
 }
 
 fn remove_modules(editor: &mut Editor<'_>) -> Result<(), EditError> {

@@ -14,7 +14,7 @@ pub const MAX_COMMAND_LINE_BYTES: usize = 1024;
 
 /// A machine as its device tree describes it.
 ///
-/// Some 4 KiB of plain data: read once at boot, kept for good.
+/// Plain data, read once at boot and kept for good.
 #[derive(Clone, Debug)]
 pub struct Machine {
     /// What is known of the board beyond its device tree.
@@ -40,6 +40,9 @@ pub struct Machine {
     /// The host's initial ramdisk, where the loader put it.
     pub ramdisk: Option<Region>,
 }
+
+// Boot code returns it by value, through a few frames of a small stack.
+const _: () = assert!(size_of::<Machine>() <= 4096);
 
 impl Machine {
     /// Returns the index of the CPU whose MPIDR_EL1 has these affinity fields.

@@ -10,7 +10,7 @@ use verdigris_abi::Pa;
 
 use crate::image::ImageHeader;
 use crate::layout::BLOCK_BYTES;
-use crate::machine::{Conduit, Machine};
+use crate::machine::{Conduit, Machine, Reserved};
 use crate::region::Region;
 use crate::tree::MAX_TREE_BYTES;
 
@@ -47,6 +47,8 @@ pub enum PlacementError {
     NoKernel,
     /// PSCI would be answered by the firmware itself.
     ConduitIsHvc,
+    /// Several CPUs, and no PSCI to start them by.
+    NoPsci,
     /// RAM reaches beyond the addresses that the board's host can have.
     BeyondAddresses {
         /// The RAM.
@@ -96,7 +98,6 @@ pub fn check(
     let file = machine.kernel.ok_or(PlacementError::NoKernel)?;
     let outside = PlacementError::OutsideMemory { part: Part::Kernel, at: file };
     let kernel = Region::with_size(file.start(), image.span_bytes(file.bytes())).ok_or(outside)?;
-    check_alignment(kernel, tree, image)?;
     // In the order in which they can be moved: what comes later gives way.
     let parts = [
         (Part::Firmware, Some(kept)),
@@ -113,12 +114,16 @@ pub fn check(
             }
         }
     }
+    // Last: only addresses known to be RAM can be rounded up without overflow.
+    check_alignment(kernel, tree, image)?;
     Ok(Host { kernel, tree, ramdisk: machine.ramdisk })
 }
 
 fn check_machine(machine: &Machine) -> Result<(), PlacementError> {
-    if machine.psci == Some(Conduit::Hvc) {
-        return Err(PlacementError::ConduitIsHvc);
+    match machine.psci {
+        Some(Conduit::Hvc) => return Err(PlacementError::ConduitIsHvc),
+        None if machine.cpus.len() > 1 => return Err(PlacementError::NoPsci),
+        _ => {}
     }
     let bits = machine.board.physical_address_bits;
     match machine.memory.iter().find(|memory| (memory.end().0 - 1) >> bits != 0) {
@@ -132,13 +137,21 @@ fn check_part(machine: &Machine, part: Part, at: Region) -> Result<(), Placement
     if !machine.is_memory(at) {
         return Err(PlacementError::OutsideMemory { part, at });
     }
-    match machine.reserved.iter().find(|reserved| reserved.region.overlaps(at)) {
+    let in_the_way =
+        |reserved: &&Reserved| reserved.region.overlaps(at) && !is_reserved_for(part, at, reserved);
+    match machine.reserved.iter().find(in_the_way) {
         Some(reserved) => {
             let (other, other_at) = (Part::Reserved, reserved.region);
             Err(PlacementError::Overlap { part, at, other, other_at })
         }
         None => Ok(()),
     }
+}
+
+/// Tells whether memory is reserved for the very part that is there, as U-Boot does for tree and ramdisk.
+fn is_reserved_for(part: Part, at: Region, reserved: &Reserved) -> bool {
+    let may_be = matches!(part, Part::Tree | Part::Ramdisk) && !reserved.no_map;
+    may_be && reserved.region.start().page() == at.start().page()
 }
 
 /// Checks what Linux asks of addresses (`Documentation/arch/arm64/booting.rst`).
@@ -193,6 +206,9 @@ impl fmt::Display for PlacementError {
                 "PSCI is called by HVC, so nobody answers at EL3: \
                  start the machine with EL2 (QEMU: -machine virt,virtualization=on)",
             ),
+            Self::NoPsci => f.write_str(
+                "no PSCI 0.2 or later to start CPUs by: add it to the device tree, or start with one CPU",
+            ),
             Self::BeyondAddresses { memory, bits } => {
                 write!(f, "RAM at {memory} is beyond the {bits} bits of the board: start with less")
             }
@@ -218,3 +234,6 @@ impl fmt::Display for PlacementError {
 }
 
 impl core::error::Error for PlacementError {}
+
+#[cfg(test)]
+mod tests;

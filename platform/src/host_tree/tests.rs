@@ -4,10 +4,12 @@ use std::vec::Vec;
 use dtoolkit::fdt::Fdt;
 
 use super::*;
+use crate::image::ImageHeader;
 use crate::testing::{
     Builder, QEMU_7, QEMU_10, Random, cells, list, padded, region, small_machine, value,
 };
 use crate::tree::{blob, parse};
+use crate::{layout, placement};
 
 const KEPT: (u64, u64) = (0x4000_0000, 0x4200_0000);
 
@@ -216,6 +218,16 @@ fn mutate(dtb: &mut [u8], random: &mut Random) {
     }
 }
 
+/// Plans and checks as the firmware does. What comes out is not this test's matter, but that it does.
+fn place(machine: &Machine) {
+    let image = region(0x4020_0000, 0x4030_0000);
+    if let Ok(kept) = layout::plan(&machine.memory, image, |memory| memory[0].bytes() >> 12) {
+        let header = ImageHeader { text_offset: 0x8_0000, image_bytes: 0x2b2_0000 };
+        let tree = region(0x4800_0000, 0x4810_0000);
+        let _ = placement::check(machine, kept.region, tree, &header);
+    }
+}
+
 /// How many mutated trees are tried.
 const ROUNDS: usize = 6_000;
 
@@ -232,6 +244,7 @@ fn mutated_trees_never_panic_and_what_is_accepted_stays_sound() {
         let Ok(machine) = parse(&dtb) else { continue };
         accepted += 1;
         let kept = region(KEPT.0, KEPT.1);
+        place(&machine);
         dtb.resize(dtb.len() + 4096, 0x5a);
         if edit(&mut dtb, &machine, kept).is_ok() {
             edits += 1;

@@ -156,37 +156,55 @@ fn check_reservations(dtb: &[u8], blocks: &Blocks) -> Result<(), Error> {
 
 fn check_structure(dtb: &[u8], blocks: &Blocks) -> Result<(), Error> {
     let mut walk = Walk::new(dtb, blocks, blocks.structure.start);
-    let mut depth = 0;
-    let mut properties_allowed = false;
-    let mut seen_root = false;
+    let mut nesting = Nesting::default();
     loop {
         let (range, token) = walk.next_token()?;
-        let misplaced = malformed(range.start, Flaw::Token);
-        match token {
-            Token::Begin { name } => {
-                if depth == 0 && core::mem::replace(&mut seen_root, true) {
-                    return Err(misplaced);
-                }
-                if name.is_empty() != (depth == 0) {
-                    return Err(malformed(range.start, Flaw::Name));
-                }
-                depth += 1;
-                if depth > MAX_DEPTH {
-                    return Err(malformed(range.start, Flaw::Depth));
-                }
-                properties_allowed = true;
-            }
-            Token::EndNode => {
-                depth = depth.checked_sub(1).ok_or(misplaced)?;
-                properties_allowed = false;
-            }
-            Token::Property { .. } if properties_allowed => {}
-            Token::Nop if seen_root => {}
-            Token::End if depth == 0 && seen_root && range.end == blocks.structure.end => {
-                return Ok(());
-            }
-            _ => return Err(misplaced),
+        let is_end = token == Token::End;
+        nesting.step(token).map_err(|flaw| malformed(range.start, flaw))?;
+        if is_end {
+            // What is behind the end is read by some and not by others.
+            let is_last = range.end == blocks.structure.end;
+            return if is_last { Ok(()) } else { Err(malformed(range.start, Flaw::Token)) };
         }
+    }
+}
+
+/// How far a walk came: which tokens may follow.
+#[derive(Default)]
+struct Nesting {
+    depth: usize,
+    seen_root: bool,
+    properties_allowed: bool,
+}
+
+impl Nesting {
+    fn step(&mut self, token: Token<'_>) -> Result<(), Flaw> {
+        match token {
+            Token::Begin { name } => self.begin(name),
+            Token::EndNode => {
+                self.depth = self.depth.checked_sub(1).ok_or(Flaw::Token)?;
+                self.properties_allowed = false;
+                Ok(())
+            }
+            Token::Property { .. } if self.properties_allowed => Ok(()),
+            Token::Nop if self.seen_root => Ok(()),
+            Token::End if self.seen_root && self.depth == 0 => Ok(()),
+            _ => Err(Flaw::Token),
+        }
+    }
+
+    fn begin(&mut self, name: &str) -> Result<(), Flaw> {
+        let is_root = self.depth == 0;
+        if is_root && self.seen_root {
+            return Err(Flaw::Token);
+        }
+        if name.is_empty() != is_root {
+            return Err(Flaw::Name);
+        }
+        self.depth += 1;
+        self.seen_root = true;
+        self.properties_allowed = true;
+        if self.depth > MAX_DEPTH { Err(Flaw::Depth) } else { Ok(()) }
     }
 }
 

@@ -17,18 +17,13 @@ pub fn cpus(tree: &Tree<'_>) -> Result<List<Cpu, LIMIT>, Error> {
     let mut without_psci = None;
     for child in parent.children()?.iter() {
         let child = child?;
-        if !is_cpu(&child)? {
-            continue;
+        if is_cpu(&child)? {
+            let mpidr = read_mpidr(&child, cells.address)?;
+            add(&mut cpus, mpidr)?;
+            if node::string(&child, "enable-method")? != Some("psci") {
+                without_psci = Some(mpidr);
+            }
         }
-        let mpidr = read_mpidr(&child, cells.address)?;
-        if cpus.iter().any(|cpu: &Cpu| cpu.mpidr == mpidr) {
-            return Err(Error::SameCpu { mpidr });
-        }
-        if node::string(&child, "enable-method")? != Some("psci") {
-            without_psci = Some(mpidr);
-        }
-        let full = |Full| Error::TooMany { what: "CPUs", limit: LIMIT };
-        cpus.push(Cpu { mpidr }).map_err(full)?;
     }
     match (cpus.len(), without_psci) {
         (0, _) => Err(Error::Missing("CPU in /cpus")),
@@ -36,6 +31,13 @@ pub fn cpus(tree: &Tree<'_>) -> Result<List<Cpu, LIMIT>, Error> {
         (1, _) | (_, None) => Ok(cpus),
         (_, Some(mpidr)) => Err(Error::CpuWithoutPsci { mpidr }),
     }
+}
+
+fn add(cpus: &mut List<Cpu, LIMIT>, mpidr: u64) -> Result<(), Error> {
+    if cpus.iter().any(|cpu| cpu.mpidr == mpidr) {
+        return Err(Error::SameCpu { mpidr });
+    }
+    cpus.push(Cpu { mpidr }).map_err(|Full| Error::TooMany { what: "CPUs", limit: LIMIT })
 }
 
 /// Tells whether a child of `/cpus` is a CPU that works: one that is only `disabled` can be started.

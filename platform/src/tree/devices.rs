@@ -10,7 +10,8 @@ use crate::machine::{Conduit, Gic, GicVersion, Timer};
 const PL011: &[&str] = &["arm,pl011"];
 const GIC_V2: &[&str] = &["arm,cortex-a15-gic", "arm,gic-400", "arm,cortex-a7-gic"];
 const GIC_V3: &[&str] = &["arm,gic-v3"];
-const PSCI: &[&str] = &["arm,psci", "arm,psci-0.2", "arm,psci-1.0"];
+/// Version 0.1 ("arm,psci") chose its own function numbers: no Arm v8 machine has it alone.
+const PSCI: &[&str] = &["arm,psci-0.2", "arm,psci-1.0"];
 const TIMER: &[&str] = &["arm,armv8-timer"];
 
 /// A node whose `reg` holds addresses that the CPUs use.

@@ -69,7 +69,7 @@ struct PropertyAt {
 }
 
 impl<'a> Editor<'a> {
-    /// Begins to edit a tree, which may grow to the end of the slice.
+    /// Checks a tree and begins to edit it. It may grow to the end of the slice.
     pub fn new(dtb: &'a mut [u8]) -> Result<Self, EditError> {
         let blocks = blob::check(dtb)?;
         Ok(Self { dtb, blocks })
@@ -201,6 +201,26 @@ impl<'a> Editor<'a> {
         name: &str,
         value: &[u8],
     ) -> Result<(), EditError> {
+        let room = self.make_property(node, name, value.len())?;
+        self.dtb[room].copy_from_slice(value);
+        Ok(())
+    }
+
+    /// Gives a property a string as its value, as [`Editor::set_property`] does.
+    pub fn set_string(&mut self, node: NodeAt, name: &str, text: &str) -> Result<(), EditError> {
+        // The zero behind it is already there.
+        let room = self.make_property(node, name, text.len() + 1)?;
+        self.dtb[room.start..room.end - 1].copy_from_slice(text.as_bytes());
+        Ok(())
+    }
+
+    /// Makes a property with a value of zeroes, and returns where the value is.
+    fn make_property(
+        &mut self,
+        node: NodeAt,
+        name: &str,
+        value_bytes: usize,
+    ) -> Result<Range<usize>, EditError> {
         let old = match self.property_at(node, name)? {
             Some(property) => property.all,
             None => {
@@ -210,15 +230,13 @@ impl<'a> Editor<'a> {
         };
         let name_offset = self.name_offset(name)?;
         let at = old.start;
-        let padded_bytes = value.len().next_multiple_of(4);
-        self.splice(old, 12 + padded_bytes)?;
+        let end = at + 12 + value_bytes.next_multiple_of(4);
+        self.splice(old, end - at)?;
         self.write_u32(at, 3);
-        self.write_u32(at + 4, value.len());
+        self.write_u32(at + 4, value_bytes);
         self.write_u32(at + 8, name_offset);
-        let room = &mut self.dtb[at + 12..at + 12 + padded_bytes];
-        room.fill(0);
-        room[..value.len()].copy_from_slice(value);
-        Ok(())
+        self.dtb[at + 12..end].fill(0);
+        Ok(at + 12..at + 12 + value_bytes)
     }
 
     /// Returns where in the strings block a name is; adds it where it is missing.

@@ -13,13 +13,6 @@ const TOO_MANY_RANGES: Error = Error::TooMany { what: "ranges of memory", limit:
 const TOO_MANY_RESERVED: Error =
     Error::TooMany { what: "ranges of reserved memory", limit: MAX_REGIONS };
 
-impl From<Full> for Error {
-    /// Converts for lists whose owners don't say it better.
-    fn from(Full: Full) -> Self {
-        Self::TooMany { what: "entries of some kind", limit: 0 }
-    }
-}
-
 /// Tells whether a child of the root is ordinary memory.
 ///
 /// QEMU describes memory of the secure world by a disabled node of the same type.
