@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::apt_source::Mirror;
+pub use super::apt_source::Mirror;
 use crate::{command, paths, progress};
 
 /// The suite that has the driver's reference kernel, 6.12, and the QEMU to use with it.

@@ -25,8 +25,11 @@ pub struct HostKernel {
     pub headers: Option<PathBuf>,
 }
 
-/// Returns the static arm64 busybox that set-up fetched.
+/// Returns the static arm64 busybox that set-up fetched, or the user's own.
 pub fn busybox() -> Result<PathBuf> {
+    if let Some(own) = std::env::var_os("VERDIGRIS_BUSYBOX") {
+        return Ok(own.into());
+    }
     let folder = Folder::open(FOLDER).context("set-up has not fetched a busybox")?;
     let places = ["bin/busybox", "usr/bin/busybox"].map(|place| folder.path.join(place));
     places.into_iter().find(|file| file.is_file()).context("the busybox package has no busybox")

@@ -17,7 +17,7 @@ use std::fs::File;
 use anyhow::{Context, Result};
 
 pub use host::{HostKernel, busybox};
-pub use tools::Tools;
+pub use tools::{Tools, qemu_version};
 
 use crate::paths;
 
@@ -34,6 +34,7 @@ pub fn ensure() -> Result<Setup> {
     rust::ensure_targets()?;
     let _lock = lock()?;
     if !Tools::open().is_complete() || HostKernel::open().is_none() {
+        apt::require()?;
         let apt = apt::Apt::prepare()?;
         Tools::fetch(&apt)?;
         HostKernel::fetch(&apt)?;
@@ -41,6 +42,15 @@ pub fn ensure() -> Result<Setup> {
     }
     let kernel = HostKernel::open().context("the kernel just fetched is not complete")?;
     Ok(Setup { tools: Tools::open(), kernel })
+}
+
+/// Provides all but the host's kernel, which is the user's own.
+pub fn ensure_with(kernel: HostKernel) -> Result<Setup> {
+    if Tools::open().is_complete() && busybox().is_ok() {
+        rust::ensure_targets()?;
+        return Ok(Setup { tools: Tools::open(), kernel });
+    }
+    Ok(Setup { kernel, ..ensure()? })
 }
 
 /// Keeps a second set-up out until the returned file is closed.

@@ -15,8 +15,9 @@ use crate::{command, progress};
 /// What to do where set-up cannot fetch packages.
 pub const BY_HAND: &str = "\
 Install by your system's own means: qemu-system-aarch64 (7.2 or later; 10.0 is the reference),
-aarch64-linux-gnu-gcc, make. Then name a host of your own:
-  cargo xtask run --kernel IMAGE --kernel-headers DIR --busybox FILE";
+aarch64-linux-gnu-gcc, make. Name a static arm64 busybox in the variable VERDIGRIS_BUSYBOX, and a
+host of your own:
+  cargo xtask run --kernel IMAGE --kernel-headers DIR";
 
 /// The oldest QEMU that has what the tests need.
 const QEMU_FLOOR: (u32, u32) = (7, 2);

@@ -1,0 +1,41 @@
+//! Builds the kernel module against the host's headers.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::setup::Tools;
+use crate::{command, paths, progress};
+
+/// Builds the module; kbuild writes beside the sources, so they are copied first.
+pub fn driver(tools: &Tools, headers: &Path, extra: &[&str]) -> Result<PathBuf> {
+    ensure!(headers.join("Makefile").is_file(), "{} has no Makefile", headers.display());
+    let headers = headers.canonicalize()?;
+    let name = headers.file_name().context("the headers directory has no name")?;
+    let dir = paths::target().join("driver").join(name);
+    copy_sources(&dir)?;
+    let mut make = tools.make()?;
+    make.arg("-C").arg(&headers).arg(format!("M={}", dir.display()));
+    make.args(["ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-", "modules"]);
+    // Type information for the module would need a tool (pahole), and nobody reads it.
+    make.arg("CONFIG_DEBUG_INFO_BTF_MODULES=").args(extra);
+    progress::step("building the driver", || command::run(&mut make))?;
+    Ok(dir.join("verdigris.ko"))
+}
+
+/// Copies what changed, so that make builds no more than it must.
+fn copy_sources(to: &Path) -> Result<()> {
+    let from = paths::root().join("linux/driver");
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(&from)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_file() {
+            continue;
+        }
+        let (source, copy) = (std::fs::read(entry.path())?, to.join(entry.file_name()));
+        if std::fs::read(&copy).ok().as_ref() != Some(&source) {
+            std::fs::write(copy, source)?;
+        }
+    }
+    Ok(())
+}

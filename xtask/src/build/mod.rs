@@ -1,0 +1,23 @@
+//! Builds what runs in the machine: the firmware, the guest payload, the suite, the driver.
+
+mod driver;
+mod firmware;
+mod flat;
+mod programs;
+
+pub use driver::driver;
+pub use firmware::{Firmware, Profile, firmware};
+pub use programs::{guest, suite};
+
+use std::process::Command;
+
+/// Makes a cargo command that builds for another machine, free of this one's flags.
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(crate::paths::root());
+    // These would replace the flags that .cargo/config.toml gives to a target.
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"] {
+        cargo.env_remove(name);
+    }
+    cargo
+}

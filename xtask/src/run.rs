@@ -1,0 +1,179 @@
+//! `cargo xtask run`: builds everything, boots it, shows the demonstration or does what it is told.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use verdigris_qemu::{Boot, Host, Invocation, Machine, parse_size};
+
+use crate::build::{self, Firmware, Profile};
+use crate::console::{CRASH_STATUS, Outcome, follow};
+use crate::display::Display;
+use crate::job::{Job, Work};
+use crate::setup::{self, HostKernel, Setup, Tools};
+use crate::symbols::Symbols;
+use crate::{gdb, job, kernel, paths, terminal};
+
+/// The exit status after a timeout, as of timeout(1).
+const TIMEOUT_STATUS: u8 = 124;
+/// The command of the demonstration.
+const DEMO: &str = "verdigris-suite demo";
+
+/// What a run can be told.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Give a root shell in the host, on this terminal (Ctrl-A x ends the machine)
+    #[arg(long, conflicts_with = "script")]
+    shell: bool,
+    /// Model of the CPUs, as QEMU names them
+    #[arg(long, default_value = "max", value_name = "NAME")]
+    cpu: String,
+    /// Number of CPUs [default: 4, or 1 with --icount]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    smp: Option<u32>,
+    /// Memory, as 1024M or 6G
+    #[arg(long, default_value = "1G", value_name = "SIZE", value_parser = parse_size)]
+    memory: u64,
+    /// Run this kernel image as host, instead of the one that set-up fetched
+    #[arg(long, value_name = "IMAGE", requires = "kernel_headers")]
+    kernel: Option<PathBuf>,
+    /// Build the driver against these headers, of the same kernel
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    kernel_headers: Option<PathBuf>,
+    /// Lay the files of a directory over the host's root; may be given more than once
+    #[arg(long, value_name = "DIR")]
+    overlay: Vec<PathBuf>,
+    /// Run this file as root in the host once the driver is loaded, and exit with its status
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// Add to the host's command line
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
+    append: String,
+    /// Give the firmware these options: log level and feature mask (log=info ha=off ...)
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
+    firmware_args: String,
+    /// Give the driver these module parameters
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
+    driver_args: String,
+    /// Count instructions as time: one CPU, fixed clock and seeds, the same run every time
+    #[arg(long)]
+    icount: bool,
+    /// Wait for a debugger, and print the line that attaches one
+    #[arg(long)]
+    gdb: bool,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Write the console to this file [default: target/logs/run.log]
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Show all lines of the host's boot
+    #[arg(long, short)]
+    verbose: bool,
+    /// Use this emulator
+    #[arg(long, value_name = "PATH")]
+    qemu: Option<PathBuf>,
+}
+
+/// Runs, and returns the exit status for the user.
+pub fn run(args: RunArgs) -> Result<ExitCode> {
+    let setup = prepare(&args)?;
+    let firmware = build::firmware(Profile::Release)?;
+    let job = args.job(&setup)?;
+    let ramdisk = paths::target().join("run/initramfs.cpio");
+    job.write_root(&ramdisk)?;
+    let host =
+        Host { kernel: kernel::plain(&setup.kernel.image)?, ramdisk, args: args.host_args() };
+    let invocation = args.invocation(&firmware, host);
+    let qemu = match &args.qemu {
+        Some(program) => Tools::qemu_at(program.clone())?,
+        None => setup.tools.qemu()?,
+    };
+    setup::qemu_version(&qemu)?;
+    if args.gdb {
+        println!("Waiting for a debugger; attach one with:\n  {}", gdb::line(&firmware));
+    }
+    let log = args.log.clone().unwrap_or_else(|| paths::log("run"));
+    let mut session = qemu.start(&invocation, &log)?;
+    let mut display = Display::new(Symbols::open(&firmware.elf), args.verbose, args.shell);
+    let raw = Rc::new(RefCell::new(None));
+    if let Some(input) = session.take_input() {
+        let raw = Rc::clone(&raw);
+        display.on_begin(move || {
+            *raw.borrow_mut() = Some(terminal::Raw::new());
+            terminal::connect(input);
+        });
+    }
+    let deadline = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let outcome = follow(session, &job.nonce, deadline, &mut display);
+    drop(display);
+    raw.take();
+    Ok(conclude(&outcome?, &log))
+}
+
+fn prepare(args: &RunArgs) -> Result<Setup> {
+    match &args.kernel {
+        None => setup::ensure(),
+        Some(image) => setup::ensure_with(HostKernel {
+            image: image.clone(),
+            headers: args.kernel_headers.clone(),
+        }),
+    }
+}
+
+impl RunArgs {
+    fn job(&self, setup: &Setup) -> Result<Job> {
+        let work = match &self.script {
+            _ if self.shell => Work::Shell,
+            Some(script) => Work::Script(script.clone()),
+            None => Work::Command(DEMO.into()),
+        };
+        for directory in &self.overlay {
+            ensure!(directory.is_dir(), "there is no directory {}", directory.display());
+        }
+        let headers = setup.kernel.headers.as_ref().context("the driver needs kernel headers")?;
+        let mut job = Job::new(work);
+        job.driver = Some((build::driver(&setup.tools, headers, &[])?, self.driver_args.clone()));
+        job.suite = Some(build::suite()?);
+        job.guest = Some(build::guest()?);
+        job.overlays.clone_from(&self.overlay);
+        Ok(job)
+    }
+
+    fn host_args(&self) -> String {
+        format!("{} {}", job::HOST_ARGS, self.append).trim().to_owned()
+    }
+
+    fn invocation(&self, firmware: &Firmware, host: Host) -> Invocation {
+        let machine = Machine {
+            cpu: self.cpu.clone(),
+            smp: self.smp.unwrap_or(if self.icount { 1 } else { 4 }),
+            memory_bytes: self.memory,
+            icount: self.icount,
+            ..Machine::default()
+        };
+        let args = format!("crash=semihosting {}", self.firmware_args).trim().to_owned();
+        let boot = Boot::Firmware { image: firmware.image.clone(), args, host };
+        let gdb_port = self.gdb.then_some(gdb::PORT);
+        Invocation { machine, boot, gdb_port, interactive: self.shell }
+    }
+}
+
+/// Says what went wrong, if anything did, and chooses the exit status.
+fn conclude(outcome: &Outcome, log: &Path) -> ExitCode {
+    if let Some(failure) = outcome.failure() {
+        eprintln!("{failure}. The last lines of {}:\n{}", log.display(), outcome.tail_text());
+    }
+    if outcome.timed_out {
+        return ExitCode::from(TIMEOUT_STATUS);
+    }
+    match (outcome.qemu, outcome.status) {
+        (Some(CRASH_STATUS), _) => ExitCode::from(CRASH_STATUS as u8),
+        (_, Some(status)) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+        (_, None) => ExitCode::FAILURE,
+    }
+}
