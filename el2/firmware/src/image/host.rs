@@ -1,0 +1,162 @@
+//! The host: its stage 2, its control registers on each CPU, and the way into it.
+//!
+//! The host's map is the identity over all addresses that the board has, less what is not the host's.
+//! One lock lets one CPU change it at a time; faults walk it without. EL2's pool covers the tables
+//! that splitting every block would take, so taking a page never fails for want of one.
+#![allow(unsafe_code)]
+
+use log::debug;
+use spin::Once;
+use spin::mutex::SpinMutex;
+use verdigris_abi::{Error, Ipa, Pa};
+use verdigris_core::cpu::{HOST_ENTRY_SPSR, vtcr};
+use verdigris_platform::{Machine, Region};
+use verdigris_stage2::{Attributes, Geometry, HostFault, Identity, Level, Root};
+use verdigris_stage2::{PageSource, Table, TableMemory, TablePage, hardware::Tlb};
+
+use super::percpu::PerCpu;
+use super::start::expect;
+use super::sysreg::{self, dsb_ish, dsb_ishst, isb};
+use super::tlb::{self, Context};
+use super::{boot, controls, memory, system};
+
+struct Host {
+    map: Identity,
+    writer: SpinMutex<()>,
+    vtcr: u64,
+}
+
+static HOST: Once<Host> = Once::new();
+
+fn host() -> &'static Host {
+    HOST.get().expect("the host's map is made before it is used")
+}
+
+/// The machine as the engine sees it when it changes the host's map.
+struct Machinery;
+
+impl TableMemory for Machinery {
+    fn table(&self, page: TablePage) -> &Table {
+        // SAFETY: a `TablePage` of the host's tree came from `alloc` below, or is part of its root: a
+        // page of EL2's pool, mapped, zeroed, and used for nothing else; entries are atomics.
+        unsafe { memory::as_table(page) }
+    }
+}
+
+impl PageSource for Machinery {
+    fn alloc(&self) -> Option<TablePage> {
+        let page = memory::pool().take(1)?;
+        // SAFETY: a fresh page of the pool, used as a table from here on.
+        Some(unsafe { TablePage::new(page) })
+    }
+
+    fn free(&self, page: TablePage) {
+        memory::pool().give(page.pa(), 1);
+    }
+}
+
+/// The host's context is in force whenever EL2 works on the host's map: nothing is switched.
+impl Tlb for Machinery {
+    fn enter(&self) {}
+    fn leave(&self) {}
+    fn ipa(&self, ipa: Ipa, level: Option<Level>) {
+        tlb::ipa(ipa, level);
+    }
+    fn range(&self, ipa: Ipa, page_count: u64, level: Option<Level>) {
+        tlb::range(ipa, page_count, level);
+    }
+    fn stage1(&self) {
+        tlb::stage1();
+    }
+    fn vmid(&self) {
+        tlb::vmid();
+    }
+    fn local(&self, ipa: Ipa) {
+        tlb::local(ipa);
+    }
+    fn dsb_ishst(&self) {
+        dsb_ishst();
+    }
+    fn dsb_ish(&self) {
+        dsb_ish();
+    }
+    fn repeat(&self) {
+        tlb::repeat();
+    }
+    fn isb(&self) {
+        isb();
+    }
+}
+
+/// Builds the host's map and prepares the boot CPU for it.
+pub fn init(machine: &Machine, kept: Region) {
+    let bits = machine.board.physical_address_bits;
+    let geometry = expect("the host's stage 2", Geometry::new(bits, system::pa_bits()));
+    let root = memory::pool().take(geometry.root_pages());
+    let root = expect("the host's stage 2", root.ok_or(Error::NoMemory));
+    // SAFETY: contiguous zeroed pages of the pool, aligned to their number.
+    let root = unsafe { Root::new(root, geometry) };
+    let map = Identity::new(root, system::flush_config());
+    for_each_range(machine, kept, bits, |range, attributes| {
+        let (start, end) = (Ipa(range.start().0), Ipa(range.end().0));
+        expect("the host's stage 2", map.map(&Machinery, start, end, attributes));
+    });
+    let vtcr = vtcr::host(
+        vtcr::Geometry { t0sz: geometry.t0sz(), sl0: geometry.sl0() },
+        system::selection(),
+    );
+    HOST.call_once(|| Host { map, writer: SpinMutex::new(()), vtcr });
+}
+
+/// Calls `f` with each range that the host can reach, and how.
+fn for_each_range(
+    machine: &Machine,
+    kept: Region,
+    bits: u32,
+    mut f: impl FnMut(Region, Attributes),
+) {
+    let mut next = Pa(0);
+    for &bank in machine.memory.iter() {
+        let gap = Region::new(next, bank.start()).expect("RAM is in ascending order");
+        memory::for_each_outside(gap, [].into_iter(), |part| f(part, Attributes::HOST_DEVICE));
+        memory::for_each_outside(bank, [kept].into_iter(), |part| f(part, Attributes::HOST_RAM));
+        next = bank.end();
+    }
+    let rest = Region::new(next, Pa(1 << bits)).expect("RAM is inside the board's addresses");
+    memory::for_each_outside(rest, [].into_iter(), |part| f(part, Attributes::HOST_DEVICE));
+}
+
+/// Sets this CPU's registers for the host: controls, traps, stage 2.
+pub fn prepare_cpu(percpu: &PerCpu) {
+    let cpu = percpu.cpu();
+    // SAFETY: the values are those for the host on this CPU, the host's map is complete, and nobody
+    // runs below yet.
+    unsafe {
+        controls::apply(&cpu.host);
+        controls::apply_fixed(&cpu.fixed);
+        context().load();
+        sysreg::write!("vbar_el2", boot::host_vectors_address());
+    }
+    isb();
+}
+
+/// Returns the host's VTTBR_EL2 and VTCR_EL2; its VMID is 0.
+pub fn context() -> Context {
+    Context { vttbr: host().map.root().pa().0, vtcr: host().vtcr }
+}
+
+/// Enters the host at an address with a value for x0, as PSCI and the boot protocol have it.
+pub fn enter(address: u64, x0: u64) -> ! {
+    debug!("entering the host at {address:#x}");
+    // SAFETY: `prepare_cpu` ran on this CPU, and its stack holds nothing that is needed later.
+    unsafe {
+        sysreg::write!("elr_el2", address);
+        sysreg::write!("spsr_el2", HOST_ENTRY_SPSR);
+        boot::enter_host(x0)
+    }
+}
+
+/// Tells whether the host's access to an address should be tried again.
+pub fn is_mapped(ipa: Ipa) -> bool {
+    host().map.fault(&Machinery, ipa) == HostFault::Retry
+}

@@ -1,0 +1,185 @@
+//! EL2's own pages: the pool, and the one place where a page becomes a pointer.
+//!
+//! The pool covers what the firmware kept of RAM. A page leaves it zeroed and comes back once: the
+//! allocator underneath keeps its lists inside free pages and trusts its caller, so range, alignment
+//! and double frees are checked here, against one bit a page.
+#![allow(unsafe_code)]
+
+use core::alloc::Layout;
+use core::ops::Range;
+use core::ptr::NonNull;
+use core::slice;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use buddy_system_allocator::Heap;
+use spin::Once;
+use spin::mutex::SpinMutex;
+use verdigris_abi::{PAGE_SIZE, Pa};
+use verdigris_platform::layout::Kept;
+use verdigris_platform::{Machine, Region};
+use verdigris_stage2::{Identity, Table, TablePage};
+
+use super::percpu;
+
+/// Largest allocation is 2^(ORDER - 1) bytes.
+const ORDER: usize = 40;
+
+/// The pool of EL2's pages.
+pub struct Pool {
+    range: Range<u64>,
+    /// One bit a page of `range`: 1 while it is handed out.
+    used: &'static [AtomicU64],
+    heap: SpinMutex<Heap<ORDER>>,
+    free_pages: AtomicUsize,
+}
+
+static POOL: Once<Pool> = Once::new();
+
+/// Table pages that maps of devices and unaligned edges of RAM take beside those for RAM itself.
+const EXTRA_TABLES: u64 = 64;
+/// Memory for what is not counted below: vectors of state for each CPU, a root table, slack.
+const FIXED_BYTES: u64 = 2 << 20;
+/// A stack, a crash stack and the private data of a CPU.
+const CPU_BYTES: u64 = 4 * percpu::STACK_BYTES;
+
+/// Returns how much memory the firmware needs behind its image on a machine.
+pub fn needed_bytes(memory: &[Region], cpu_count: usize) -> u64 {
+    let ram: u64 = memory.iter().map(|bank| bank.bytes()).sum();
+    let tables = Identity::split_tables(ram, memory.len() as u64) + EXTRA_TABLES;
+    ownership_bytes(memory) + tables * PAGE_SIZE + cpu_count as u64 * CPU_BYTES + FIXED_BYTES
+}
+
+fn ownership_bytes(memory: &[Region]) -> u64 {
+    0
+}
+
+/// Hands what the firmware keeps to the pool and makes the ownership table, once.
+pub fn init(_machine: &Machine, kept: Kept) {
+    let range = kept.above.whole_pages().expect("the layout keeps memory behind the image");
+    init_pool(range.start().0..range.end().0);
+}
+
+/// Hands a range of kept RAM to the pool. The range is page-aligned, mapped and used by nobody.
+fn init_pool(range: Range<u64>) {
+    let pages = (range.end - range.start) / PAGE_SIZE;
+    let bitmap_pages = pages.div_ceil(PAGE_SIZE * 8);
+    // SAFETY: the start of the range, which the heap is not told of.
+    let used = unsafe { take_slice::<AtomicU64>(range.start, bitmap_pages * PAGE_SIZE) };
+    let range = range.start + bitmap_pages * PAGE_SIZE..range.end;
+    let mut heap = Heap::empty();
+    // SAFETY: mapped, unused memory, given up for good.
+    unsafe { heap.add_to_heap(range.start as usize, range.end as usize) };
+    let free_pages = AtomicUsize::new(((range.end - range.start) / PAGE_SIZE) as usize);
+    POOL.call_once(|| Pool { range, used, heap: SpinMutex::new(heap), free_pages });
+}
+
+/// Calls `f` with each part of `all` that is in none of the holes, from low to high. Holes may come in
+/// any order and overlap.
+pub fn for_each_outside(
+    all: Region,
+    holes: impl Iterator<Item = Region> + Clone,
+    mut f: impl FnMut(Region),
+) {
+    let mut next = all.start();
+    while next < all.end() {
+        // The hole that `next` is in is skipped; else the first one behind it ends the part.
+        let inside = holes.clone().filter(|hole| hole.contains_address(next));
+        if let Some(end) = inside.map(|hole| hole.end()).max() {
+            next = end;
+            continue;
+        }
+        let behind = holes.clone().filter(|hole| !hole.is_empty() && hole.start() > next);
+        let end = behind.map(|hole| hole.start()).fold(all.end(), Pa::min);
+        f(Region::new(next, end).expect("holes behind `next` start above it"));
+        next = end;
+    }
+}
+
+/// Views a page as a table.
+///
+/// # Safety
+/// The page is mapped RAM that is used as a table and as nothing else while the reference lives.
+pub unsafe fn as_table(page: TablePage) -> &'static Table {
+    // SAFETY: the caller's word; a page is aligned for a table, and entries are atomics.
+    unsafe { &*(page.pa().0 as *const Table) }
+}
+
+/// Returns the pool.
+pub fn pool() -> &'static Pool {
+    POOL.get().expect("the page pool is set up before its first use")
+}
+
+/// Makes a zeroed slice of a range of memory.
+///
+/// # Safety
+/// The range is mapped RAM of EL2's own, aligned for `T`, and used by nobody else from now on; all
+/// zeroes are a valid `T`.
+pub unsafe fn take_slice<T>(start: u64, bytes: u64) -> &'static [T] {
+    // SAFETY: the caller's word.
+    unsafe {
+        (start as *mut u8).write_bytes(0, bytes as usize);
+        slice::from_raw_parts(start as *const T, bytes as usize / size_of::<T>())
+    }
+}
+
+impl Pool {
+    /// Takes `count` contiguous pages, zeroed, aligned to `count` rounded up to a power of two.
+    pub fn take(&self, count: u64) -> Option<Pa> {
+        let bytes = count.next_power_of_two() * PAGE_SIZE;
+        let layout = Layout::from_size_align(bytes as usize, bytes as usize).ok()?;
+        let start = self.heap.lock().alloc(layout).ok()?.as_ptr() as u64;
+        assert!(self.range.start <= start && start + bytes <= self.range.end, "page out of range");
+        // SAFETY: the heap handed these bytes out; they are mapped, and nobody else has them.
+        unsafe { (start as *mut u8).write_bytes(0, bytes as usize) };
+        for page in 0..bytes / PAGE_SIZE {
+            assert!(self.mark(start + page * PAGE_SIZE, true), "page handed out twice");
+        }
+        self.free_pages.fetch_sub((bytes / PAGE_SIZE) as usize, Ordering::Relaxed);
+        Some(Pa(start))
+    }
+
+    /// Gives back `count` pages that [`Pool::take`] returned together.
+    pub fn give(&self, start: Pa, count: u64) {
+        let bytes = count.next_power_of_two() * PAGE_SIZE;
+        assert!(start.is_aligned(bytes), "pages given back at another boundary than taken");
+        for page in 0..bytes / PAGE_SIZE {
+            assert!(self.mark(start.0 + page * PAGE_SIZE, false), "page given back twice");
+        }
+        let layout = Layout::from_size_align(bytes as usize, bytes as usize)
+            .expect("a layout that was valid when the pages were taken");
+        let pointer = NonNull::new(start.0 as *mut u8).expect("no page of the pool is at 0");
+        // SAFETY: the marks say that these pages were handed out and not yet given back.
+        unsafe { self.heap.lock().dealloc(pointer, layout) };
+        self.free_pages.fetch_add((bytes / PAGE_SIZE) as usize, Ordering::Relaxed);
+    }
+
+    /// Returns how many pages are free.
+    pub fn free_pages(&self) -> usize {
+        self.free_pages.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether a page is handed out by the pool.
+    pub fn is_taken(&self, page: Pa) -> bool {
+        self.range.contains(&page.0) && {
+            let (word, bit) = self.place(page.0);
+            self.used[word].load(Ordering::Relaxed) & bit != 0
+        }
+    }
+
+    /// Changes a page's mark; tells whether it was the opposite before.
+    fn mark(&self, page: u64, used: bool) -> bool {
+        assert!(self.range.contains(&page), "page out of the pool's range");
+        let (word, bit) = self.place(page);
+        let old = if used {
+            self.used[word].fetch_or(bit, Ordering::Relaxed)
+        } else {
+            self.used[word].fetch_and(!bit, Ordering::Relaxed)
+        };
+        (old & bit == 0) == used
+    }
+
+    fn place(&self, page: u64) -> (usize, u64) {
+        let index = (page - self.range.start) / PAGE_SIZE;
+        ((index / 64) as usize, 1 << (index % 64))
+    }
+}

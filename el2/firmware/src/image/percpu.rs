@@ -1,0 +1,123 @@
+//! What each CPU has for itself, found through TPIDR_EL2.
+//!
+//! The owner alone reads and writes a [`PerCpu`]; what other CPUs must see of it lives in shared
+//! tables of atomics. The assembly reads its head, so offsets are taken from the type.
+#![allow(unsafe_code)]
+
+use core::cell::{Cell, UnsafeCell};
+use core::mem::offset_of;
+
+use spin::Once;
+
+use super::sysreg;
+use super::system::Cpu;
+
+/// Size of each stack; the linker script has the same for the boot CPU.
+pub const STACK_BYTES: u64 = 32 << 10;
+
+/// The registers of a CPU at the moment of a crash, as `vectors.S` stores them.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct CrashRegisters {
+    /// x0 to x30.
+    pub x: [u64; 31],
+    /// The stack pointer.
+    pub sp: u64,
+}
+
+/// The private data of one CPU.
+#[repr(C)]
+pub struct PerCpu {
+    /// Where its stack begins (the address above it).
+    pub stack_top: Cell<u64>,
+    /// Where its crash stack begins.
+    pub crash_stack_top: Cell<u64>,
+    /// EL2's key for return addresses, high and low half.
+    pub el2_key: Cell<[u64; 2]>,
+    /// 1 where the CPU signs return addresses.
+    pub has_pauth: Cell<u64>,
+    /// Registers at a crash.
+    pub crash: UnsafeCell<CrashRegisters>,
+    /// Its number: 0 is the CPU that booted.
+    pub index: Cell<usize>,
+    /// Its affinity, as MPIDR_EL1 has it, without the flag bits.
+    pub affinity: Cell<u64>,
+    /// What its ID registers amount to, once it runs.
+    pub cpu: Once<Cpu>,
+}
+
+/// Offsets for the assembly.
+pub mod offset {
+    use super::*;
+    /// Of `stack_top`.
+    pub const STACK_TOP: usize = offset_of!(PerCpu, stack_top);
+    /// Of `crash_stack_top`.
+    pub const CRASH_STACK_TOP: usize = offset_of!(PerCpu, crash_stack_top);
+    /// Of `el2_key`.
+    pub const EL2_KEY: usize = offset_of!(PerCpu, el2_key);
+    /// Of `has_pauth`.
+    pub const HAS_PAUTH: usize = offset_of!(PerCpu, has_pauth);
+    /// Of the stored x0.
+    pub const CRASH_X: usize = offset_of!(PerCpu, crash);
+    /// Of the stored stack pointer.
+    pub const CRASH_SP: usize = offset_of!(PerCpu, crash) + offset_of!(CrashRegisters, sp);
+}
+
+impl PerCpu {
+    /// Makes the data of a CPU that has no stack yet.
+    pub const fn new() -> Self {
+        Self {
+            stack_top: Cell::new(0),
+            crash_stack_top: Cell::new(0),
+            el2_key: Cell::new([0; 2]),
+            has_pauth: Cell::new(0),
+            crash: UnsafeCell::new(CrashRegisters { x: [0; 31], sp: 0 }),
+            index: Cell::new(0),
+            affinity: Cell::new(0),
+            cpu: Once::new(),
+        }
+    }
+
+    /// Returns what the CPU's ID registers amount to.
+    pub fn cpu(&self) -> &Cpu {
+        self.cpu.get().expect("a CPU knows itself before it runs anyone")
+    }
+
+    /// Returns the lowest address of the CPU's stack.
+    pub fn stack_bottom(&self) -> u64 {
+        self.stack_top.get() - STACK_BYTES
+    }
+
+    /// Tells whether `bytes` bytes at `address` lie in one of the CPU's two stacks.
+    pub fn owns_stack(&self, address: u64, bytes: u64) -> bool {
+        [self.stack_top.get(), self.crash_stack_top.get()]
+            .iter()
+            .any(|&top| address >= top - STACK_BYTES && address <= top - bytes)
+    }
+
+    /// Copies the registers that the crash entry stored.
+    pub fn crash_registers(&self) -> CrashRegisters {
+        // SAFETY: the entry stored them before any Rust ran, and nothing else writes them. The
+        // pointer is valid and aligned: it comes from a field of `self`.
+        unsafe { *self.crash.get() }
+    }
+}
+
+/// A [`PerCpu`] that may stand in a static: see [`this`] for why that is sound.
+#[repr(transparent)]
+pub struct Private(pub PerCpu);
+
+// SAFETY: only the CPU whose TPIDR_EL2 holds the address uses it once that CPU runs; before, only the
+// CPU that prepares it does. The hand-over is PSCI CPU_ON, which orders memory.
+unsafe impl Sync for Private {}
+
+/// The boot CPU's data; those of the others come from the page pool.
+pub static BOOT: Private = Private(PerCpu::new());
+
+/// Returns the data of the CPU that asks.
+pub fn this() -> &'static PerCpu {
+    let address = sysreg::read!("tpidr_el2") as *const PerCpu;
+    // SAFETY: the boot code set TPIDR_EL2 to `BOOT` or to a leaked, initialised `PerCpu` of this CPU
+    // before any Rust ran, and nothing writes the register afterwards. EL2 never moves between CPUs.
+    unsafe { &*address }
+}

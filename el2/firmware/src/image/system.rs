@@ -1,0 +1,119 @@
+//! What was found out about the machine at boot, and what was chosen.
+//!
+//! The selection is made from the boot CPU and the command line, and never changes: tables and
+//! invalidations follow it from then on. CPUs that come later are measured against it; one that has
+//! less, or an erratum more, can't run beside the others.
+
+use core::fmt;
+
+use spin::Once;
+use verdigris_core::cpu::{
+    Controls, CpuSelection, Errata, Fixed, IdRegisters, Mismatch, Selection,
+};
+use verdigris_core::exception::PstateFeatures;
+use verdigris_core::options::Options;
+use verdigris_stage2::flush;
+
+static SELECTION: Once<Selection> = Once::new();
+static OPTIONS: Once<Options> = Once::new();
+/// What follows from the ID registers of one CPU.
+pub struct Cpu {
+    /// The raw registers.
+    pub id: IdRegisters,
+    /// What this CPU does of what it may do for itself.
+    pub selection: CpuSelection,
+    /// Control registers while the host runs.
+    pub host: Controls,
+    /// Control registers while a guest runs.
+    pub guest: Controls,
+    /// Registers written once.
+    pub fixed: Fixed,
+}
+
+/// Chooses from what the boot CPU has and what the command line allows.
+pub fn init(id: &IdRegisters, options: &Options) -> Result<(), Mismatch> {
+    let selection = Selection::new(id, options.mask)?.reserving_counter(options.reserve_counter);
+    SELECTION.call_once(|| selection);
+    OPTIONS.call_once(|| options.clone());
+    Ok(())
+}
+
+/// Returns the selection.
+pub fn selection() -> &'static Selection {
+    SELECTION.get().expect("features are selected before they are asked for")
+}
+
+/// Returns the firmware's options.
+pub fn options() -> &'static Options {
+    OPTIONS.get().expect("options are read before they are asked for")
+}
+
+/// Why a CPU can't run beside the others.
+pub enum Refusal {
+    /// It has less than was chosen.
+    Less(Mismatch),
+    /// It has errata that were not reckoned with.
+    Errata(Errata),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Less(mismatch) => mismatch.fmt(f),
+            Self::Errata(errata) => write!(f, "errata that the boot CPU has not: {errata}"),
+        }
+    }
+}
+
+/// Lets a CPU in, or says why it can't run beside the others.
+pub fn admit(id: IdRegisters) -> Result<Cpu, Refusal> {
+    let chosen = selection();
+    let selection = chosen.admit(&id).map_err(Refusal::Less)?;
+    if chosen.errata.union(selection.errata) != chosen.errata {
+        return Err(Refusal::Errata(selection.errata));
+    }
+    Ok(Cpu {
+        selection,
+        host: Controls::host(&id, chosen),
+        guest: Controls::guest(&id, chosen),
+        fixed: Fixed::new(&id),
+        id,
+    })
+}
+
+/// Returns what invalidation depends on.
+pub fn flush_config() -> flush::Config {
+    let used = &selection().used;
+    flush::Config {
+        fwb: used.forced_write_back,
+        tlb_range: used.tlb_range,
+        ttl: used.ttl,
+        repeat: selection().errata.repeat_tlbi,
+        dic: false,
+        hw_access_flag: used.hardware_access_flag,
+    }
+}
+
+/// Returns what an exception given to EL1 makes of its PSTATE on a CPU.
+pub fn pstate_features(id: &IdRegisters) -> PstateFeatures {
+    PstateFeatures {
+        pan: id.mmfr1 >> 20 & 0xf != 0, // ID_AA64MMFR1_EL1.PAN
+        ssbs: id.has_ssbs(),
+        mte: id.has_mte2(),
+        nmi: id.has_nmi(),
+        ebep: id.has_ebep(),
+        exlock: false,
+    }
+}
+
+/// Returns how many bits a physical address has that every CPU handles (PARange, Arm ARM D24.2).
+pub fn pa_bits() -> u32 {
+    match selection().pa_range {
+        0 => 32,
+        1 => 36,
+        2 => 40,
+        3 => 42,
+        4 => 44,
+        _ => 48,
+    }
+}

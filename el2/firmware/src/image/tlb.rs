@@ -1,0 +1,184 @@
+//! TLB invalidation instructions, and the context of the VM that they act for.
+//!
+//! Invalidations of the EL1&0 regime act on the VMID in VTTBR_EL2. For a VM other than the current one
+//! the register is switched, with barriers; and because a CPU may start a walk speculatively in the
+//! half-switched context, parts with that erratum get their stage-1 walks turned off meanwhile
+//! (1319537, 1319367, 1165522, 1530923).
+#![allow(unsafe_code)]
+
+use verdigris_abi::{Ipa, PAGE_SHIFT};
+use verdigris_stage2::Level;
+
+use super::sysreg::{self, dsb_ish, dsb_nsh, isb};
+
+/// What names a VM's translation: the two registers that are always switched together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// VTTBR_EL2: root and VMID.
+    pub vttbr: u64,
+    /// VTCR_EL2.
+    pub vtcr: u64,
+}
+
+impl Context {
+    /// Reads the one in force on this CPU.
+    pub fn current() -> Self {
+        Self { vttbr: sysreg::read!("vttbr_el2"), vtcr: sysreg::read!("vtcr_el2") }
+    }
+
+    /// Loads it.
+    ///
+    /// # Safety
+    /// The registers describe a live tree, or nobody runs below EL2 until another one is loaded.
+    pub unsafe fn load(self) {
+        // SAFETY: the caller's word.
+        unsafe {
+            sysreg::write!("vtcr_el2", self.vtcr);
+            sysreg::write!("vttbr_el2", self.vttbr);
+        }
+        isb();
+    }
+}
+
+/// TCR_EL1.EPD0 and EPD1: no walks of stage 1 on a TLB miss.
+const EPD: u64 = 1 << 7 | 1 << 23;
+/// SCTLR_EL1.M.
+const MMU_ON: u64 = 1;
+
+/// Registers of EL1 that keep speculative walks away while the VM's context is half switched.
+#[derive(Clone, Copy)]
+pub struct WalksOff {
+    tcr: u64,
+    sctlr: u64,
+}
+
+impl WalksOff {
+    /// Turns stage-1 walks of the EL1&0 regime off: EPD on while the MMU counts as on.
+    pub fn begin() -> Self {
+        let saved = Self { tcr: sysreg::read!("tcr_el1"), sctlr: sysreg::read!("sctlr_el1") };
+        // SAFETY: EL1 does not run until `end` puts both back.
+        unsafe {
+            sysreg::write!("tcr_el1", saved.tcr | EPD);
+            isb();
+            sysreg::write!("sctlr_el1", saved.sctlr | MMU_ON);
+        }
+        isb();
+        saved
+    }
+
+    /// Puts the registers back, the other way round.
+    pub fn end(self) {
+        // SAFETY: these are the values that EL1 had.
+        unsafe {
+            sysreg::write!("sctlr_el1", self.sctlr);
+            isb();
+            sysreg::write!("tcr_el1", self.tcr);
+        }
+        isb();
+    }
+}
+
+/// Defines invalidations without operand.
+macro_rules! invalidations {
+    ($( #[doc = $doc:literal] $name:ident = $instruction:literal; )*) => { $(
+        #[doc = $doc]
+        pub fn $name() {
+            // SAFETY: dropping cached translations changes no translation.
+            unsafe { core::arch::asm!($instruction, options(nostack, preserves_flags)) }
+        }
+    )* };
+}
+
+invalidations! {
+    #[doc = "`tlbi vmalle1is`: stage 1 and combined entries of the VMID, on all CPUs."]
+    stage1 = "tlbi vmalle1is";
+    #[doc = "`tlbi vmalls12e1is`: everything of the VMID, on all CPUs."]
+    vmid = "tlbi vmalls12e1is";
+    #[doc = "`tlbi vmalle1`: stage 1 and combined entries of the VMID, on this CPU."]
+    stage1_local = "tlbi vmalle1";
+    #[doc = "`tlbi vmalls12e1`: everything of the VMID, on this CPU."]
+    vmid_local = "tlbi vmalls12e1";
+    #[doc = "`tlbi alle1is`: everything of every VMID, on all CPUs."]
+    all = "tlbi alle1is";
+    #[doc = "`ic iallu`: this CPU's instruction cache."]
+    instruction_cache_local = "ic iallu";
+    #[doc = "`ic ialluis`: all CPUs' instruction caches."]
+    instruction_cache = "ic ialluis";
+}
+
+/// Invalidates one IPA on all CPUs (`tlbi ipas2e1is`).
+pub fn ipa(ipa: Ipa, level: Option<Level>) {
+    let operand = ttl(level) << 44 | ipa.0 >> PAGE_SHIFT;
+    // SAFETY: dropping cached translations changes no translation.
+    unsafe {
+        core::arch::asm!("tlbi ipas2e1is, {}", in(reg) operand, options(nostack, preserves_flags));
+    }
+}
+
+/// Invalidates one IPA on this CPU, and what combines it with stage 1.
+pub fn local(ipa: Ipa) {
+    let operand = ipa.0 >> PAGE_SHIFT;
+    // SAFETY: as in `ipa`.
+    unsafe {
+        core::arch::asm!("tlbi ipas2e1, {}", in(reg) operand, options(nostack, preserves_flags));
+    }
+    dsb_nsh();
+    stage1_local();
+    dsb_nsh();
+    isb();
+}
+
+/// Most pages that one range instruction covers: SCALE 3, NUM 31 (Arm ARM, TLBI RIPAS2E1IS).
+const MAX_RANGE_PAGES: u64 = 32 << (5 * 3 + 1);
+
+/// Invalidates a range on all CPUs (`tlbi ripas2e1is`, FEAT_TLBIRANGE). May cover more than asked.
+pub fn range(start: Ipa, page_count: u64, level: Option<Level>) {
+    let (mut page, end) = (start.page(), start.page() + page_count);
+    while page < end {
+        let covered = range_step(page, (end - page).min(MAX_RANGE_PAGES), level);
+        page += covered;
+    }
+}
+
+/// Issues one range instruction and returns how many pages it covered.
+fn range_step(page: u64, page_count: u64, level: Option<Level>) -> u64 {
+    // (NUM + 1) << (5 * SCALE + 1) pages.
+    let mut scale = 0;
+    while page_count > 32 << (5 * scale + 1) {
+        scale += 1;
+    }
+    let unit = 1 << (5 * scale + 1);
+    let number = page_count.div_ceil(unit) - 1;
+    let operand = 0b01 << 46 // 4 KiB granule
+        | scale << 44
+        | number << 39
+        | (ttl(level) & 3) << 37
+        | page;
+    // SAFETY: as in `ipa`. RIPAS2E1IS is op1 4, CRn 8, CRm 0, op2 2; it is only reached where
+    // FEAT_TLBIRANGE is.
+    unsafe {
+        core::arch::asm!("sys #4, c8, c0, #2, {}", in(reg) operand,
+            options(nostack, preserves_flags));
+    }
+    (number + 1) * unit
+}
+
+/// The level hint of FEAT_TTL for a 4 KiB granule; 0 says nothing.
+fn ttl(level: Option<Level>) -> u64 {
+    match level {
+        Some(Level::L1) => 0b0101,
+        Some(Level::L2) => 0b0110,
+        Some(Level::L3) => 0b0111,
+        _ => 0,
+    }
+}
+
+/// Waits for broadcast invalidations and once more where an erratum needs that: any further one, and
+/// a barrier (CVE-2025-10263 and its kin).
+pub fn repeat() {
+    // SAFETY: as in `ipa`; the entry named is as good as any.
+    unsafe {
+        core::arch::asm!("tlbi vale2is, xzr", options(nostack, preserves_flags));
+    }
+    dsb_ish();
+}

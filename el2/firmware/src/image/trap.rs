@@ -1,0 +1,83 @@
+//! What the host does that comes to EL2: calls, and accesses that stage 2 denies.
+//!
+//! No trap of the host is an error of EL2. A call is answered; an access to memory that the host
+//! gave away, or never had, is a synchronous external abort in the host, as a bus would answer;
+//! an instruction that no host should reach is UNDEFINED there.
+#![allow(unsafe_code)]
+
+use log::warn;
+use verdigris_core::esr::{Abort, FaultStatus, Syndrome, Trap};
+use verdigris_core::exception::{AbortCause, Exception, Interrupted, enter};
+
+use super::frame::Frame;
+use super::percpu::PerCpu;
+use super::{host, hypercall, percpu, sysreg, system};
+
+/// Length of an instruction that traps before it executes.
+const INSTRUCTION_BYTES: u64 = 4;
+
+/// Handles a synchronous exception from the host. Called by `vectors.S`.
+pub extern "C" fn host_sync(frame: &mut Frame, percpu: &PerCpu) {
+    let syndrome = Syndrome(sysreg::read!("esr_el2"));
+    match Trap::decode(syndrome) {
+        // The convention has only immediate 0 (Arm DEN 0028, section 2.4).
+        Trap::Hvc(0) => hypercall::dispatch(frame, percpu),
+        Trap::Smc(0) => {
+            // A trapped SMC has not executed: step over it.
+            // SAFETY: the host goes on behind its own instruction.
+            unsafe { sysreg::write!("elr_el2", sysreg::read!("elr_el2") + INSTRUCTION_BYTES) };
+            hypercall::dispatch(frame, percpu);
+        }
+        Trap::Abort(abort) => host_abort(&abort),
+        trap => {
+            warn!("host: {trap:?} at {:#x} is answered as undefined", sysreg::read!("elr_el2"));
+            inject(Exception::Undefined);
+        }
+    }
+}
+
+/// Answers an access that the host's stage 2 denied.
+fn host_abort(abort: &Abort) {
+    let far = sysreg::read!("far_el2");
+    if matches!(abort.status, FaultStatus::Translation(_)) {
+        let ipa = abort.ipa(sysreg::read!("hpfar_el2"), far);
+        // A block of the host's map is briefly invalid while it is being split.
+        if host::is_mapped(ipa) {
+            return;
+        }
+        warn!("host: no access to {ipa} from {:#x}", sysreg::read!("elr_el2"));
+    } else {
+        warn!("host: {abort:?} at {:#x}", sysreg::read!("elr_el2"));
+    }
+    inject(Exception::Abort {
+        cause: if abort.table_walk { AbortCause::ExternalOnWalk } else { AbortCause::External },
+        instruction: abort.instruction,
+        write: abort.write_bit,
+        cache_maintenance: abort.cache_maintenance,
+        address: abort.address_valid.then_some(far),
+    });
+}
+
+/// Makes the host take an exception when EL2 returns to it.
+fn inject(exception: Exception) {
+    let from = Interrupted {
+        pc: sysreg::read!("elr_el2"),
+        pstate: sysreg::read!("spsr_el2"),
+        sctlr: sysreg::read!("sctlr_el1"),
+        sctlr2: 0,
+        vbar: sysreg::read!("vbar_el1"),
+    };
+    let entry = enter(&from, exception, system::pstate_features(&percpu::this().cpu().id));
+    // SAFETY: these registers are the host's own, and the values are those that the CPU would have
+    // written, had it taken the exception to EL1.
+    unsafe {
+        sysreg::write!("elr_el1", entry.elr);
+        sysreg::write!("spsr_el1", entry.spsr);
+        sysreg::write!("esr_el1", entry.esr);
+        if let Some(far) = entry.far {
+            sysreg::write!("far_el1", far);
+        }
+        sysreg::write!("elr_el2", entry.pc);
+        sysreg::write!("spsr_el2", entry.pstate);
+    }
+}

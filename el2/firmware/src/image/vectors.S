@@ -1,0 +1,177 @@
+// Exception vectors: one table while the host runs, and the crash entries that every table shares.
+//
+// EL2 runs with all exceptions masked, so an exception taken from EL2 itself is a bug. Its entry
+// touches no stack that may be the cause: it stores the registers in the CPU's PerCpu and goes on, on
+// the crash stack. It may spoil SP_EL0, which belongs to whoever runs below: nobody runs below any more.
+
+// Loads a 64-bit constant.
+.macro mov_imm register, value
+    movz    \register, #((\value) & 0xffff)
+    movk    \register, #(((\value) >> 16) & 0xffff), lsl #16
+    movk    \register, #(((\value) >> 32) & 0xffff), lsl #32
+    movk    \register, #(((\value) >> 48) & 0xffff), lsl #48
+.endm
+
+.macro crash_entry kind
+    .balign 0x80
+    msr     sp_el0, x0
+    mrs     x0, tpidr_el2
+    stp     x1, x2, [x0, #{CRASH_X} + 8]
+    mov     x1, #\kind
+    b       crash_common
+.endm
+
+.macro crash_entries first
+    crash_entry \first
+    crash_entry (\first + 1)
+    crash_entry (\first + 2)
+    crash_entry (\first + 3)
+.endm
+
+.macro jump_entry target
+    .balign 0x80
+    b       \target
+.endm
+
+.section .text.vectors, "ax"
+
+// Before the host first runs: everything is a crash.
+.balign 0x800
+.global crash_vectors
+crash_vectors:
+    crash_entries 0
+    crash_entries 4
+    crash_entries 8
+    crash_entries 12
+
+.balign 0x800
+.global host_vectors
+host_vectors:
+    crash_entries 0
+    crash_entries 4
+    jump_entry host_sync
+    crash_entry 9
+    crash_entry 10
+    crash_entry 11
+    crash_entries 12
+
+// x0: PerCpu; x1: kind; x1 and x2 are stored, x0 is in SP_EL0.
+crash_common:
+    stp     x3, x4, [x0, #{CRASH_X} + 24]
+    stp     x5, x6, [x0, #{CRASH_X} + 40]
+    stp     x7, x8, [x0, #{CRASH_X} + 56]
+    stp     x9, x10, [x0, #{CRASH_X} + 72]
+    stp     x11, x12, [x0, #{CRASH_X} + 88]
+    stp     x13, x14, [x0, #{CRASH_X} + 104]
+    stp     x15, x16, [x0, #{CRASH_X} + 120]
+    stp     x17, x18, [x0, #{CRASH_X} + 136]
+    stp     x19, x20, [x0, #{CRASH_X} + 152]
+    stp     x21, x22, [x0, #{CRASH_X} + 168]
+    stp     x23, x24, [x0, #{CRASH_X} + 184]
+    stp     x25, x26, [x0, #{CRASH_X} + 200]
+    stp     x27, x28, [x0, #{CRASH_X} + 216]
+    stp     x29, x30, [x0, #{CRASH_X} + 232]
+    mrs     x2, sp_el0
+    str     x2, [x0, #{CRASH_X}]
+    mov     x2, sp
+    str     x2, [x0, #{CRASH_SP}]
+    ldr     x2, [x0, #{CRASH_STACK_TOP}]
+    mov     sp, x2
+    mov     x29, xzr
+    mov     x30, xzr
+    b       {crash}
+
+// A call, trap or abort of the host. Keeps what a call may change or Rust may clobber: x0 to x18,
+// x29, x30; Rust keeps the rest. See `frame::Frame`.
+host_sync:
+    sub     sp, sp, #{FRAME_SIZE}
+    stp     x0, x1, [sp, #0]
+    stp     x2, x3, [sp, #16]
+    stp     x4, x5, [sp, #32]
+    stp     x6, x7, [sp, #48]
+    stp     x8, x9, [sp, #64]
+    stp     x10, x11, [sp, #80]
+    stp     x12, x13, [sp, #96]
+    stp     x14, x15, [sp, #112]
+    stp     x16, x17, [sp, #128]
+    stp     x18, x29, [sp, #144]
+    str     x30, [sp, #160]
+    mrs     x2, tpidr_el2
+    ldr     x3, [x2, #{HAS_PAUTH}]
+    cbz     x3, 1f
+    ldp     x4, x5, [x2, #{EL2_KEY}]
+    mrs     x6, s3_0_c2_c1_0            // the host's APIAKey, which signs nothing of EL2's
+    mrs     x7, s3_0_c2_c1_1
+    stp     x6, x7, [sp, #{FRAME_KEY}]
+    msr     s3_0_c2_c1_0, x4
+    msr     s3_0_c2_c1_1, x5
+    isb
+1:  mov     x0, sp
+    mov     x1, x2
+    bl      {host_sync}
+    // Returns to the host from a frame at SP.
+host_return:
+    mrs     x2, tpidr_el2
+    ldr     x3, [x2, #{HAS_PAUTH}]
+    cbz     x3, 1f
+    ldp     x6, x7, [sp, #{FRAME_KEY}]
+    msr     s3_0_c2_c1_0, x6
+    msr     s3_0_c2_c1_1, x7
+1:  ldp     x0, x1, [sp, #0]
+    ldp     x2, x3, [sp, #16]
+    ldp     x4, x5, [sp, #32]
+    ldp     x6, x7, [sp, #48]
+    ldp     x8, x9, [sp, #64]
+    ldp     x10, x11, [sp, #80]
+    ldp     x12, x13, [sp, #96]
+    ldp     x14, x15, [sp, #112]
+    ldp     x16, x17, [sp, #128]
+    ldp     x18, x29, [sp, #144]
+    ldr     x30, [sp, #160]
+    add     sp, sp, #{FRAME_SIZE}
+    eret
+    dsb     nsh                         // no speculation past the return
+    isb
+
+// Starts the host on this CPU. x0: its first x0; x1: the value for SP. ELR_EL2 and SPSR_EL2 are set.
+.global host_start
+host_start:
+    mov     sp, x1
+    mrs     x2, tpidr_el2
+    ldr     x3, [x2, #{HAS_PAUTH}]
+    cbz     x3, 1f
+    msr     s3_0_c2_c1_0, xzr           // EL2's key is not for the host to read
+    msr     s3_0_c2_c1_1, xzr
+1:  mov     x1, xzr
+    mov     x2, xzr
+    mov     x3, xzr
+    mov     x4, xzr
+    mov     x5, xzr
+    mov     x6, xzr
+    mov     x7, xzr
+    mov     x8, xzr
+    mov     x9, xzr
+    mov     x10, xzr
+    mov     x11, xzr
+    mov     x12, xzr
+    mov     x13, xzr
+    mov     x14, xzr
+    mov     x15, xzr
+    mov     x16, xzr
+    mov     x17, xzr
+    mov     x18, xzr
+    mov     x19, xzr
+    mov     x20, xzr
+    mov     x21, xzr
+    mov     x22, xzr
+    mov     x23, xzr
+    mov     x24, xzr
+    mov     x25, xzr
+    mov     x26, xzr
+    mov     x27, xzr
+    mov     x28, xzr
+    mov     x29, xzr
+    mov     x30, xzr
+    eret
+    dsb     nsh
+    isb
