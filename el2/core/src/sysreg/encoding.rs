@@ -34,6 +34,11 @@ impl Encoding {
         self.0
     }
 
+    /// Returns the encoding with more bits set.
+    pub(crate) const fn with(self, bits: u16) -> Self {
+        Self(self.0 | bits)
+    }
+
     /// Returns op0.
     pub const fn op0(self) -> u8 {
         (self.0 >> 14) as u8

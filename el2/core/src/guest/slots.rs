@@ -1,0 +1,114 @@
+//! The system registers that a world switch saves and restores, each with its place.
+//!
+//! One list makes the enum, the reset values and, through [`for_each_switched!`], the firmware's code
+//! that reads and writes the registers: so a register can't be saved and not restored. Registers of
+//! a group that a CPU lacks have their place all the same, and the firmware skips the group.
+
+use crate::cpu::IdRegisters;
+
+/// Calls a macro with all switched registers, group by group.
+///
+/// The callback gets rows `Group Name "asm" [op0, op1, CRn, CRm, op2] = reset;` in the order of the
+/// places. The assembler's name is the generic one where an assembler for Armv8.0 knows no other.
+#[macro_export]
+macro_rules! for_each_switched {
+    ($callback:ident) => {
+        $callback! {
+            Base Sctlr "SCTLR_EL1" [3, 0, 1, 0, 0] = 0x30d0_0800;
+            Base Cpacr "CPACR_EL1" [3, 0, 1, 0, 2] = 0;
+            Base Ttbr0 "TTBR0_EL1" [3, 0, 2, 0, 0] = 0;
+            Base Ttbr1 "TTBR1_EL1" [3, 0, 2, 0, 1] = 0;
+            Base Tcr "TCR_EL1" [3, 0, 2, 0, 2] = 0;
+            Base Spsr "SPSR_EL1" [3, 0, 4, 0, 0] = 0;
+            Base Elr "ELR_EL1" [3, 0, 4, 0, 1] = 0;
+            Base SpEl1 "SP_EL1" [3, 4, 4, 1, 0] = 0;
+            Base Afsr0 "AFSR0_EL1" [3, 0, 5, 1, 0] = 0;
+            Base Afsr1 "AFSR1_EL1" [3, 0, 5, 1, 1] = 0;
+            Base Esr "ESR_EL1" [3, 0, 5, 2, 0] = 0;
+            Base Far "FAR_EL1" [3, 0, 6, 0, 0] = 0;
+            Base Par "PAR_EL1" [3, 0, 7, 4, 0] = 0;
+            Base Mair "MAIR_EL1" [3, 0, 10, 2, 0] = 0;
+            Base Amair "AMAIR_EL1" [3, 0, 10, 3, 0] = 0;
+            Base Vbar "VBAR_EL1" [3, 0, 12, 0, 0] = 0;
+            Base Contextidr "CONTEXTIDR_EL1" [3, 0, 13, 0, 1] = 0;
+            Base TpidrEl1 "TPIDR_EL1" [3, 0, 13, 0, 4] = 0;
+            Base TpidrEl0 "TPIDR_EL0" [3, 3, 13, 0, 2] = 0;
+            Base TpidrroEl0 "TPIDRRO_EL0" [3, 3, 13, 0, 3] = 0;
+            Base Csselr "CSSELR_EL1" [3, 2, 0, 0, 0] = 0;
+            Base Cntkctl "CNTKCTL_EL1" [3, 0, 14, 1, 0] = 0;
+            Base CntvCtl "CNTV_CTL_EL0" [3, 3, 14, 3, 1] = 0;
+            Base CntvCval "CNTV_CVAL_EL0" [3, 3, 14, 3, 2] = 0;
+            Base Cntvoff "CNTVOFF_EL2" [3, 4, 14, 0, 3] = 0;
+            Base Vpidr "VPIDR_EL2" [3, 4, 0, 0, 0] = 0;
+            Base Vmpidr "VMPIDR_EL2" [3, 4, 0, 0, 5] = 0x8000_0000;
+            PointerAuth ApiaLo "S3_0_C2_C1_0" [3, 0, 2, 1, 0] = 0;
+            PointerAuth ApiaHi "S3_0_C2_C1_1" [3, 0, 2, 1, 1] = 0;
+            PointerAuth ApibLo "S3_0_C2_C1_2" [3, 0, 2, 1, 2] = 0;
+            PointerAuth ApibHi "S3_0_C2_C1_3" [3, 0, 2, 1, 3] = 0;
+            PointerAuth ApdaLo "S3_0_C2_C2_0" [3, 0, 2, 2, 0] = 0;
+            PointerAuth ApdaHi "S3_0_C2_C2_1" [3, 0, 2, 2, 1] = 0;
+            PointerAuth ApdbLo "S3_0_C2_C2_2" [3, 0, 2, 2, 2] = 0;
+            PointerAuth ApdbHi "S3_0_C2_C2_3" [3, 0, 2, 2, 3] = 0;
+            PointerAuth ApgaLo "S3_0_C2_C3_0" [3, 0, 2, 3, 0] = 0;
+            PointerAuth ApgaHi "S3_0_C2_C3_1" [3, 0, 2, 3, 1] = 0;
+            Ras Vdisr "S3_4_C12_C1_1" [3, 4, 12, 1, 1] = 0;
+            Ras Vsesr "S3_4_C5_C2_3" [3, 4, 5, 2, 3] = 0;
+        }
+    };
+}
+
+/// Which CPUs have a switched register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// All.
+    Base,
+    /// Those with FEAT_PAuth.
+    PointerAuth,
+    /// Those with FEAT_RAS.
+    Ras,
+}
+
+impl Group {
+    /// Tells whether a CPU has the registers of the group.
+    pub const fn is_present(self, id: &IdRegisters) -> bool {
+        match self {
+            Self::Base => true,
+            Self::PointerAuth => id.has_pauth(),
+            Self::Ras => id.has_ras(),
+        }
+    }
+}
+
+macro_rules! slots {
+    ($( $group:ident $name:ident $asm:literal $encoding:tt = $reset:literal; )*) => {
+        /// The place of a switched register.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        #[allow(missing_docs, reason = "the names are the architecture's")]
+        pub enum Slot { $( $name, )* }
+
+        impl Slot {
+            /// All places, in their order.
+            pub const ALL: &'static [Self] = &[ $( Self::$name, )* ];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// Returns the name that any assembler knows.
+            pub const fn asm(self) -> &'static str {
+                match self { $( Self::$name => $asm, )* }
+            }
+
+            /// Tells which CPUs have the register.
+            pub const fn group(self) -> Group {
+                match self { $( Self::$name => Group::$group, )* }
+            }
+
+            /// Returns the value at reset: MMU and caches off, all RES1 bits of Armv8.0 set.
+            pub const fn reset(self) -> u64 {
+                match self { $( Self::$name => $reset, )* }
+            }
+        }
+    };
+}
+
+for_each_switched!(slots);
