@@ -4,6 +4,7 @@
 //! the exit status is non-zero then.
 
 mod build;
+mod check;
 mod command;
 mod console;
 mod display;
@@ -13,6 +14,7 @@ mod header;
 mod initramfs;
 mod job;
 mod kernel;
+mod lab;
 mod paths;
 mod progress;
 mod run;
@@ -37,6 +39,11 @@ struct Arguments {
 enum Task {
     /// Boot firmware, host and guests in QEMU, and show the demonstration
     Run(Box<run::RunArgs>),
+    /// Check a promise on all machines that it is made for
+    Check {
+        #[command(subcommand)]
+        what: check::Check,
+    },
     /// Fetch all that the other tasks need, as they would do by themselves
     Setup,
     /// Say what is missing on this machine, and do nothing
@@ -58,6 +65,7 @@ fn main() -> ExitCode {
 fn dispatch(task: Task) -> Result<ExitCode> {
     match task {
         Task::Run(args) => return run::run(*args),
+        Task::Check { what } => return check::check(&what),
         Task::Setup => drop(setup::ensure()?),
         Task::Doctor => return doctor::doctor(),
         Task::Gdb => gdb::gdb()?,

@@ -10,7 +10,7 @@ use crate::setup::rust::BARE_METAL;
 use crate::{command, paths, progress};
 
 /// Which firmware.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Profile {
     /// What users run.
     Release,

@@ -1,9 +1,9 @@
 //! Makes the flat image that loaders take out of an ELF file that is linked from address 0.
 
 use anyhow::{Result, bail, ensure};
+use object::Endianness;
 use object::elf::{FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
-use object::Endianness;
 
 /// Lays out the loadable segments by their physical address; what no segment fills is zero.
 ///

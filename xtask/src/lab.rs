@@ -1,0 +1,167 @@
+//! Runs machines for tests: each fresh, each with its own log, everything built once.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use verdigris_qemu::{Boot, Host, Invocation, Machine, Qemu};
+
+use crate::build::{self, Firmware, Profile};
+use crate::console::{Outcome, Sink, follow};
+use crate::job::{HOST_ARGS, Job, Work};
+use crate::setup::{self, Setup, Tools};
+use crate::{kernel, paths};
+
+/// How long a machine may run.
+pub const TIMEOUT: Duration = Duration::from_secs(180);
+
+/// What is needed to run machines.
+pub struct Lab {
+    setup: Setup,
+    qemu: Qemu,
+    kernel: PathBuf,
+    built: Mutex<HashMap<Item, PathBuf>>,
+    firmware: Mutex<HashMap<Profile, Firmware>>,
+}
+
+/// What goes into the host's root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Item {
+    Driver,
+    Suite,
+    Guest,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The name of its log.
+    pub name: String,
+    /// The board.
+    pub machine: Machine,
+    /// The firmware and its options; without it the host runs alone, at EL1, and with no driver.
+    pub firmware: Option<(Profile, String)>,
+    /// Module parameters of the driver.
+    pub driver_args: String,
+    /// A command line for the host.
+    pub command: String,
+}
+
+impl Trial {
+    /// Makes a run of the release firmware on a machine.
+    pub fn new(name: &str, machine: Machine, command: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            machine,
+            firmware: Some((Profile::Release, String::new())),
+            driver_args: "raw=1".into(),
+            command: command.to_owned(),
+        }
+    }
+}
+
+impl Lab {
+    /// Does the set-up; takes the user's emulator, if there is one.
+    pub fn new(qemu: Option<&Path>) -> Result<Self> {
+        let setup = setup::ensure()?;
+        let qemu = match qemu {
+            Some(program) => Tools::qemu_at(program.to_owned())?,
+            None => setup.tools.qemu()?,
+        };
+        setup::qemu_version(&qemu)?;
+        let kernel = kernel::plain(&setup.kernel.image)?;
+        let (built, firmware) = (Mutex::default(), Mutex::default());
+        Ok(Self { setup, qemu, kernel, built, firmware })
+    }
+
+    /// Returns the set-up, for parts that build by themselves.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Asks the emulator whether it has a CPU model.
+    pub fn has_cpu(&self, cpu: &str) -> Result<bool> {
+        let mut command = self.qemu.command();
+        command.args(["-machine", "virt", "-cpu", "help"]);
+        let text = crate::command::output(&mut command)?;
+        Ok(text.split_whitespace().any(|word| word == cpu))
+    }
+
+    /// Builds a firmware, or returns the one that was built.
+    pub fn firmware(&self, profile: Profile) -> Result<Firmware> {
+        let mut firmware = self.firmware.lock().expect("no test panics while building");
+        if let Some(built) = firmware.get(&profile) {
+            return Ok(built.clone());
+        }
+        let built = build::firmware(profile)?;
+        firmware.insert(profile, built.clone());
+        Ok(built)
+    }
+
+    fn item(&self, item: Item) -> Result<PathBuf> {
+        let mut built = self.built.lock().expect("no test panics while building");
+        if let Some(file) = built.get(&item) {
+            return Ok(file.clone());
+        }
+        let file = match item {
+            Item::Suite => build::suite()?,
+            Item::Guest => build::guest()?,
+            Item::Driver => {
+                let headers = self.setup.kernel.headers.as_ref().context("no kernel headers")?;
+                build::driver(&self.setup.tools, headers, &[])?
+            }
+        };
+        built.insert(item, file.clone());
+        Ok(file)
+    }
+
+    /// Runs a machine to its end or for [`TIMEOUT`].
+    pub fn run(&self, trial: &Trial, sink: &mut dyn Sink) -> Result<Outcome> {
+        let mut job = Job::new(Work::Command(trial.command.clone()));
+        job.suite = Some(self.item(Item::Suite)?);
+        if trial.firmware.is_some() {
+            job.driver = Some((self.item(Item::Driver)?, trial.driver_args.clone()));
+            job.guest = Some(self.item(Item::Guest)?);
+        }
+        let ramdisk = paths::target().join("run").join(format!("{}.cpio", trial.name));
+        job.write_root(&ramdisk)?;
+        let host =
+            Host { kernel: self.kernel.clone(), ramdisk: ramdisk.clone(), args: HOST_ARGS.into() };
+        let boot = self.boot(trial, host)?;
+        let machine = trial.machine.clone();
+        let invocation = Invocation { machine, boot, gdb_port: None, interactive: false };
+        let session = self.qemu.start(&invocation, &paths::log(&trial.name))?;
+        let outcome = follow(session, &job.nonce, Some(Instant::now() + TIMEOUT), sink)?;
+        std::fs::remove_file(ramdisk)?;
+        Ok(outcome)
+    }
+
+    fn boot(&self, trial: &Trial, host: Host) -> Result<Boot> {
+        let Some((profile, args)) = &trial.firmware else { return Ok(Boot::Bare(host)) };
+        let image = self.firmware(*profile)?.image;
+        let args = format!("crash=semihosting {args}").trim().to_owned();
+        Ok(Boot::Firmware { image, args, host })
+    }
+}
+
+/// Keeps the lines of the host's boot and of the job.
+#[derive(Debug, Default)]
+pub struct Transcript {
+    /// Lines from before the job.
+    pub boot: Vec<String>,
+    /// Lines of the job.
+    pub job: Vec<String>,
+}
+
+impl Sink for Transcript {
+    fn boot_line(&mut self, line: &str) {
+        self.boot.push(line.to_owned());
+    }
+
+    fn job_line(&mut self, line: &str) -> Option<String> {
+        self.job.push(line.to_owned());
+        None
+    }
+}
