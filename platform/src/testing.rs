@@ -77,6 +77,10 @@ impl Builder {
         self.structure.resize(length, 0);
     }
 
+    pub fn bytes(&self) -> usize {
+        56 + self.structure.len() + self.strings.len()
+    }
+
     pub fn begin(&mut self, name: &str) -> &mut Self {
         self.word(1);
         self.structure.extend(name.as_bytes());
