@@ -80,7 +80,7 @@ impl Cells {
     /// Returns the size of an entry of `reg` in bytes; `None` where it does not fit 64-bit numbers.
     pub fn entry_bytes(self) -> Option<usize> {
         let fits = matches!(self.address, 1..=2) && matches!(self.size, 1..=2);
-        fits.then_some((self.address + self.size) as usize * 4)
+        fits.then(|| (self.address + self.size) as usize * 4)
     }
 
     /// Reads an entry of `reg`: address and size in bytes.

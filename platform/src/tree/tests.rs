@@ -285,3 +285,17 @@ fn refuses_tokens_out_of_place() {
     let deep: Vec<u32> = [1, 0].into_iter().chain([1, A].repeat(15)).chain([2; 16]).collect();
     assert_eq!(flaw_of(&[deep, [9].to_vec()].concat()), Flaw::Depth);
 }
+
+#[test]
+fn refuses_numbers_of_cells_that_make_no_sense() {
+    let parse_root = |address, size| {
+        let mut tree = Builder::default();
+        tree.begin("").property("compatible", b"linux,dummy-virt\0");
+        tree.cells("#address-cells", &[address]).cells("#size-cells", &[size]);
+        tree.begin("memory").property("device_type", b"memory\0").cells("reg", &[0; 12]).end();
+        parse(&tree.end().build()).unwrap_err()
+    };
+    for (address, size) in [(u32::MAX, u32::MAX), (0, 2), (2, 0), (3, 2), (0x4000_0001, 1)] {
+        assert_eq!(parse_root(address, size), Error::Invalid("reg of a memory node"));
+    }
+}
