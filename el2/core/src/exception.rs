@@ -11,6 +11,9 @@
 #[cfg(test)]
 mod tests;
 
+use crate::cpu::IdRegisters;
+use crate::esr::Abort;
+
 /// Fields of PSTATE whose value after an exception depends on the CPU.
 ///
 /// A missing feature makes its bit RES0 in SPSR_EL2, so that nothing may be set there.
@@ -28,6 +31,22 @@ pub struct PstateFeatures {
     pub ebep: bool,
     /// GCSCR_EL1.EXLOCKEN (FEAT_GCS): EXLOCK is set by an exception from EL1 itself.
     pub exlock: bool,
+}
+
+impl PstateFeatures {
+    /// Reads the features from a CPU's ID registers.
+    ///
+    /// `exlock` is no feature but a setting: with FEAT_GCS the caller sets it from GCSCR_EL1 (bit 6).
+    pub const fn of(id: &IdRegisters) -> Self {
+        Self {
+            pan: id.mmfr1 >> 20 & 0xf >= 1,
+            ssbs: id.has_ssbs(),
+            mte: id.has_mte2(),
+            nmi: id.has_nmi(),
+            ebep: id.has_ebep(),
+            exlock: false,
+        }
+    }
 }
 
 /// The state that an exception interrupts.
@@ -95,6 +114,27 @@ pub enum Exception {
         /// The virtual address, where it is known.
         address: Option<u64>,
     },
+}
+
+impl Exception {
+    /// Tells EL1 of an access that failed for that cause. `far` is FAR_EL2.
+    pub const fn abort(abort: &Abort, cause: AbortCause, far: u64) -> Self {
+        Self::Abort {
+            cause,
+            instruction: abort.instruction,
+            write: abort.write_bit,
+            cache_maintenance: abort.cache_maintenance,
+            address: if abort.address_valid { Some(far) } else { None },
+        }
+    }
+
+    /// Answers an access that stage 2 doesn't let through by an external abort: the host's, to a page
+    /// that it gave away, or a guest's, to an address behind which the host has nothing.
+    pub const fn external_abort(abort: &Abort, far: u64) -> Self {
+        let cause =
+            if abort.table_walk { AbortCause::ExternalOnWalk } else { AbortCause::External };
+        Self::abort(abort, cause, far)
+    }
 }
 
 const PSTATE_MODE_EL1H: u64 = 0b0_0101;

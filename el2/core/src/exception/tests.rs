@@ -131,3 +131,35 @@ fn features_set_their_own_bit() {
     assert_eq!(enter(&from, Exception::Undefined, exlock).pstate, 0x4_0000_03c5);
     assert_eq!(enter(&at(0), Exception::Undefined, exlock).pstate, 0x3c5);
 }
+
+#[test]
+fn features_come_from_the_id_registers() {
+    let none = IdRegisters::default();
+    assert_eq!(PstateFeatures::of(&none), NONE);
+    // PAN is MMFR1[23:20], SSBS PFR1[7:4], MTE PFR1[11:8], NMI PFR1[39:36], EBEP DFR1[51:48].
+    let pan = IdRegisters { mmfr1: 3 << 20, ..none };
+    assert_eq!(PstateFeatures::of(&pan), PstateFeatures { pan: true, ..NONE });
+    let ssbs = IdRegisters { pfr1: 2 << 4, ..none };
+    assert_eq!(PstateFeatures::of(&ssbs), PstateFeatures { ssbs: true, ..NONE });
+    let mte = IdRegisters { pfr1: 3 << 8, ..none };
+    assert_eq!(PstateFeatures::of(&mte), PstateFeatures { mte: true, ..NONE });
+    let nmi = IdRegisters { pfr1: 1 << 36, ..none };
+    assert_eq!(PstateFeatures::of(&nmi), PstateFeatures { nmi: true, ..NONE });
+    let ebep = IdRegisters { dfr1: 1 << 48, ..none };
+    assert_eq!(PstateFeatures::of(&ebep), PstateFeatures { ebep: true, ..NONE });
+}
+
+#[test]
+fn a_stage_2_fault_becomes_an_external_abort() {
+    use crate::esr::Syndrome;
+    // A write by EL0, translation fault, level 3; then the same on a walk, and a fetch.
+    let abort = |esr| Abort::decode(Syndrome(esr));
+    let entry =
+        |esr, pstate| enter(&at(pstate), Exception::external_abort(&abort(esr), 0x1234), NONE);
+    assert_eq!(entry(0x9200_0047, 0).esr, 0x9200_0050);
+    assert_eq!(entry(0x9200_0087, 5).esr, 0x9600_0017);
+    assert_eq!(entry(0x8200_0007, 5).esr, 0x8600_0010);
+    assert_eq!(entry(0x9200_0047, 0).far, Some(0x1234));
+    // FnV of the fault is passed on.
+    assert_eq!(entry(0x9200_0410, 0).far, None);
+}

@@ -174,7 +174,7 @@ fn write(
 /// as an external abort: it is the guest's access that failed. A walker that can't update the flags of
 /// a table, and codes that no guest can cause, are the host's to see.
 fn fault(abort: Abort, syndrome: Syndrome, far: u64, context: &Context) -> Outcome {
-    let inject = |cause| Outcome::Inject(abort_exception(&abort, cause, far));
+    let inject = |cause| Outcome::Inject(Exception::abort(&abort, cause, far));
     match abort.status {
         FaultStatus::Translation(_)
         | FaultStatus::AccessFlag(_)
@@ -193,22 +193,4 @@ fn fault(abort: Abort, syndrome: Syndrome, far: u64, context: &Context) -> Outco
             unhandled(syndrome, far)
         }
     }
-}
-
-/// Makes the exception that tells EL1 of an access that failed for that cause.
-pub(super) fn abort_exception(abort: &Abort, cause: AbortCause, far: u64) -> Exception {
-    Exception::Abort {
-        cause,
-        instruction: abort.instruction,
-        write: abort.write_bit,
-        cache_maintenance: abort.cache_maintenance,
-        address: abort.address_valid.then_some(far),
-    }
-}
-
-/// Makes the external abort for an access that stage 2 doesn't let through: the host's, to a page that
-/// it gave away, or a guest's, to an address behind which the host has nothing.
-pub fn external_abort(fault: &Abort, far: u64) -> Exception {
-    let cause = if fault.table_walk { AbortCause::ExternalOnWalk } else { AbortCause::External };
-    abort_exception(fault, cause, far)
 }

@@ -3,9 +3,9 @@
 //! The one invariant: whatever a guest does ends in emulation, in an exception given to that guest, or
 //! in an exit to the host. Nothing here can fail for a value that a guest chose.
 //!
-//! A run goes like this. The firmware calls [`resume`] with what the last exit left open, switches the
+//! A run goes like this. The firmware calls [`resume()`] with what the last exit left open, switches the
 //! registers of the [`Context`], and enters the guest. At each trap it saves the general registers and
-//! asks [`decide`]; a stage-2 fault it takes to the VM's tables, and where they have no answer, makes the
+//! asks [`decide()`]; a stage-2 fault it takes to the VM's tables, and where they have no answer, makes the
 //! exit by [`ExitRecord::fault`] and keeps the fault as [`Pending`].
 
 mod context;
@@ -21,7 +21,7 @@ mod tests;
 
 pub use context::{Context, FpRegisters, GeneralRegisters, SystemRegisters};
 pub use debug::{DebugRegisters, DebugSlot};
-pub use decide::{Outcome, decide, external_abort};
+pub use decide::{Outcome, decide};
 pub use exit::{ExitRecord, StageTwoFault};
 pub use registers::Machine;
 pub use resume::{Pending, resume};

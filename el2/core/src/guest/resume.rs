@@ -2,7 +2,6 @@
 
 use verdigris_abi::{Error, Status, flags};
 
-use super::decide::external_abort;
 use super::exit::ones;
 use super::{Context, StageTwoFault};
 use crate::esr::{Access, Load};
@@ -39,7 +38,7 @@ pub fn resume(
             context.general.advance(fault.syndrome.is_32_bit_instruction());
             None
         }
-        flags::RUN_INJECT_ABORT => Some(external_abort(&fault.abort, fault.far)),
+        flags::RUN_INJECT_ABORT => Some(Exception::external_abort(&fault.abort, fault.far)),
         _ => return Err(Error::Invalid),
     };
     *pending = None;
