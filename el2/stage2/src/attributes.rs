@@ -66,6 +66,11 @@ impl Attributes {
         set
     }
 
+    /// Tells whether instruction fetches are allowed.
+    pub const fn is_executable(self) -> bool {
+        self.plain & NO_EXECUTE == 0
+    }
+
     const fn with(self, bits: u64) -> Self {
         Self { plain: self.plain | bits, forced: self.forced | bits }
     }
@@ -79,5 +84,15 @@ impl Attributes {
     /// Panics if the address isn't aligned to the size of the leaf.
     pub fn leaf(self, pa: Pa, level: Level, fwb: bool) -> Descriptor {
         Descriptor::leaf(pa, level, if fwb { self.forced } else { self.plain })
+    }
+}
+
+/// Returns the level of the leaves that the `MAP_BLOCK_` flags of a call ask for.
+pub const fn leaf_level(flags: u64) -> Result<Level, verdigris_abi::Error> {
+    match (flags & flags::MAP_BLOCK_2M != 0, flags & flags::MAP_BLOCK_1G != 0) {
+        (false, false) => Ok(Level::L3),
+        (true, false) => Ok(Level::L2),
+        (false, true) => Ok(Level::L1),
+        (true, true) => Err(verdigris_abi::Error::Invalid),
     }
 }

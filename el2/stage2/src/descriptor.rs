@@ -85,7 +85,7 @@ const S2AP_READ: u64 = 1 << 6;
 const S2AP_WRITE: u64 = 1 << 7;
 /// The access flag.
 pub(crate) const AF: u64 = 1 << 10;
-/// XN[1]: no execution at EL1 and EL0. XN[0] (bit 53) stays 0, so FEAT_XNX makes no difference.
+/// The upper bit of XN: no execution at EL1 and EL0. The lower one (bit 53) stays 0, so FEAT_XNX makes no difference.
 const XN: u64 = 1 << 54;
 /// Software bit: the host allowed writing. Bits 58:55 are reserved for software use (D8.3.2).
 const GRANTED: u64 = 1 << 55;
@@ -108,6 +108,12 @@ impl Descriptor {
     /// All attribute bits stay 0; stage 2 tables have none.
     pub const fn table(page: TablePage) -> Self {
         Self(page.pa().0 & ADDRESS | TABLE_OR_PAGE | VALID)
+    }
+
+    /// Makes the link of a retired table: an invalid entry that holds a page address.
+    pub(crate) const fn link(next: u64) -> Self {
+        assert!(next & (AF | BUSY | VALID) == 0, "a link reads as an invalid entry");
+        Self(next)
     }
 
     /// Makes the leaf for a level, with attribute bits that `Attributes` built.
@@ -161,12 +167,12 @@ impl Descriptor {
         if young { Self(self.0 | AF) } else { Self(self.0 & !AF) }
     }
 
-    /// Tells whether reads are allowed: S2AP[0].
+    /// Tells whether reads are allowed: the lower bit of S2AP.
     pub const fn is_readable(self) -> bool {
         self.0 & S2AP_READ != 0
     }
 
-    /// Tells whether writes are allowed by the walker: S2AP[1].
+    /// Tells whether writes are allowed by the walker: the upper bit of S2AP.
     pub const fn is_writable(self) -> bool {
         self.0 & S2AP_WRITE != 0
     }
@@ -176,7 +182,7 @@ impl Descriptor {
         self.0 & XN == 0
     }
 
-    /// Tells whether the host allowed writing, whatever S2AP[1] says at the moment.
+    /// Tells whether the host allowed writing, whatever S2AP says at the moment.
     pub const fn is_granted(self) -> bool {
         self.0 & GRANTED != 0
     }
@@ -190,6 +196,11 @@ impl Descriptor {
     pub const fn writable_again(self) -> Self {
         assert!(self.is_granted(), "only the host grants writing");
         Self(self.0 | S2AP_WRITE)
+    }
+
+    /// Takes the walker's permission to write and keeps the host's grant: the next write is logged.
+    pub const fn write_logged(self) -> Self {
+        Self(self.0 & !S2AP_WRITE)
     }
 
     /// Tells whether `other` allows nothing that this leaf doesn't.

@@ -4,9 +4,15 @@
 //! hardware walker updates entries too (the access flag today, the dirty state once it is turned on),
 //! and a store that replaces what was never read would lose its update. What a caller knows about the
 //! old entry is what the operation returned.
+//!
+//! An entry that another CPU can reach changes only by an exchange *from a value that was read*: from
+//! a valid leaf, from a table, from invalid, or from the writer's own [`Descriptor::BUSY`]. So whoever
+//! takes a leaf away is the only one who did, and nobody overwrites what became of an entry meanwhile:
+//! not a table that was linked, not the link of a table that was retired.
+#![allow(unsafe_code)]
 
-use crate::descriptor::Descriptor;
-use crate::sync::{AtomicU64, Ordering};
+use crate::descriptor::{AF, Descriptor, Level};
+use crate::sync::{AtomicU64, Ordering, Weakness, weakened};
 
 /// One entry of a table, shared with the walker and with all CPUs.
 #[repr(transparent)]
@@ -33,6 +39,8 @@ impl Entry {
     }
 
     /// Puts a descriptor in place and returns what stood there at that moment.
+    ///
+    /// For tables that nobody else writes: not linked yet, retired, or the host's.
     pub fn replace(&self, new: Descriptor) -> Descriptor {
         Descriptor(self.0.swap(new.0, Ordering::AcqRel))
     }
@@ -44,4 +52,88 @@ impl Entry {
             .map(drop)
             .map_err(Descriptor)
     }
+
+    /// Takes a leaf away, leaving `instead`, and returns the leaf as it was at that moment.
+    ///
+    /// `None` if there is no leaf at that level. Release, like every store that removes: who sees the
+    /// entry gone sees what was counted before.
+    pub fn take_leaf(&self, level: Level, instead: Descriptor) -> Option<Descriptor> {
+        self.update_leaf(level, |_| Some(instead)).ok()
+    }
+
+    /// Changes a leaf by an exchange from the very value that `change` was given.
+    ///
+    /// Returns the old leaf. `Err` with what stands there if that is no leaf, or `change` wants none.
+    pub fn update_leaf(
+        &self,
+        level: Level,
+        change: impl Fn(Descriptor) -> Option<Descriptor>,
+    ) -> Result<Descriptor, Descriptor> {
+        let mut old = self.read();
+        loop {
+            if old.leaf_address(level).is_none() {
+                return Err(old);
+            }
+            let new = change(old).ok_or(old)?;
+            match self.exchange(old, new) {
+                Ok(()) => return Ok(old),
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Sets the access flag of a leaf, as the walker would: only by an exchange from a valid leaf.
+    ///
+    /// `Ok` with the old leaf; `Err` with what stands there if that is no leaf, or young already.
+    pub fn set_young(&self, level: Level) -> Result<Descriptor, Descriptor> {
+        if weakened(Weakness::YoungByStore) {
+            let old = self.read();
+            self.0.store(old.with_young(true).0, Ordering::Release);
+            return Ok(old);
+        }
+        self.update_leaf(level, |old| (!old.is_young()).then_some(old.with_young(true)))
+    }
+
+    /// Tells whether the access flag is set.
+    #[inline(always)]
+    fn is_young(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & AF != 0
+    }
+
+    /// Clears the access flag if it is set, and tells whether it was.
+    ///
+    /// An old entry isn't written. Bit 10 is set in valid leaves only, so nothing else is written
+    /// either; and if the leaf is taken away between the load and the exchange, clearing a bit that is
+    /// clear in what stands there now changes nothing. Relaxed, since ageing publishes nothing: the
+    /// order of a whole pass comes from the epoch's barriers.
+    #[inline(always)]
+    fn test_and_clear_young(&self) -> bool {
+        self.is_young() && self.0.fetch_and(!AF, Ordering::Relaxed) & AF != 0
+    }
+}
+
+/// Tests and clears the access flags of up to 64 entries; bit n tells whether entry n was young.
+///
+/// Out of line and under a fixed name, so that the release image can be disassembled: for the Armv8.0
+/// baseline the body is a load, a test, and a load-exclusive/store-exclusive loop.
+// SAFETY: no other item of the firmware has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn verdigris_test_and_clear_young(entries: &[Entry]) -> u64 {
+    assert!(entries.len() <= 64);
+    let mut young = 0;
+    for (index, entry) in entries.iter().enumerate() {
+        young |= u64::from(entry.test_and_clear_young()) << index;
+    }
+    young
+}
+
+/// Tests the access flags of up to 64 entries and changes nothing.
+pub fn test_young(entries: &[Entry]) -> u64 {
+    assert!(entries.len() <= 64);
+    let mut young = 0;
+    for (index, entry) in entries.iter().enumerate() {
+        young |= u64::from(entry.is_young()) << index;
+    }
+    young
 }

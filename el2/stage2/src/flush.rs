@@ -9,9 +9,10 @@
 
 use crate::descriptor::Level;
 use crate::hardware::Tlb;
+use crate::range::Range;
 use verdigris_abi::{Ipa, PAGE_SIZE};
 
-/// What of the CPUs' features and errata invalidation depends on; the same on all CPUs.
+/// What of the CPUs' features and errata the engine depends on; the same on all CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// HCR_EL2.FWB is set (FEAT_S2FWB).
@@ -24,8 +25,6 @@ pub struct Config {
     pub repeat: bool,
     /// CTR_EL0.DIC: instruction caches need no invalidation.
     pub dic: bool,
-    /// The walker sets the access flag (VTCR_EL2.HA).
-    pub hw_access_flag: bool,
 }
 
 /// A run of pages to invalidate, all translated at one level if that is known.
@@ -46,47 +45,89 @@ impl Span {
         Self { start, page_count: level.pages(), level: Some(level) }
     }
 
-    /// Makes the span of an entry of whatever kind, tables included: the level is left unknown.
-    pub const fn whole(ipa: Ipa, level: Level) -> Self {
-        Self { level: None, ..Self::leaf(ipa, level) }
+    /// Makes a span of pages that anything may have translated: the level is left unknown.
+    pub const fn range(range: Range) -> Self {
+        Self { start: range.ipa(), page_count: range.page_count(), level: None }
+    }
+
+    /// Returns the pages that one invalidation by IPA covers.
+    const fn step(self) -> u64 {
+        match self.level {
+            Some(level) => level.pages(),
+            None => 1,
+        }
+    }
+
+    /// Tells how many instructions the targeted form takes.
+    const fn cost(self, config: &Config) -> u64 {
+        if self.ranged(config) { 1 } else { self.page_count.div_ceil(self.step()) }
+    }
+
+    /// Tells whether the range form is the one to use: for more than one leaf, and at most the reach
+    /// of one operand (Arm ARM, RIPAS2E1IS: 32 times 2^16 pages).
+    const fn ranged(self, config: &Config) -> bool {
+        config.tlb_range && self.page_count > self.step() && self.page_count <= 1 << 21
+    }
+
+    /// Issues the invalidations, without barriers.
+    fn issue<T: Tlb>(self, tlb: &T, config: &Config, issued: &mut Issued) {
+        let hint = self.level.filter(|_| config.ttl);
+        if self.ranged(config) {
+            issued.range += 1;
+            return tlb.range(self.start, self.page_count, hint);
+        }
+        for page in (0..self.page_count).step_by(self.step() as usize) {
+            issued.ipa += 1;
+            tlb.ipa(Ipa(self.start.0 + page * PAGE_SIZE), hint);
+        }
     }
 }
 
-/// Most invalidations by IPA in one batch; beyond it the whole VMID costs less.
+/// How many invalidations of each kind were issued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Issued {
+    /// By IPA.
+    pub ipa: u64,
+    /// By range of IPAs.
+    pub range: u64,
+    /// Of all of stage 1.
+    pub stage1: u64,
+    /// Of the whole VMID.
+    pub vmid: u64,
+}
+
+/// Most invalidations by IPA or range in one batch; beyond it the whole VMID costs less.
 pub const MAX_TARGETED: u64 = 64;
 
-/// Tells how many instructions the targeted form takes for a span.
-fn cost(config: &Config, span: Span) -> u64 {
-    let step = span.level.map_or(1, |level| level.pages());
-    if config.tlb_range { 1 } else { span.page_count.div_ceil(step) }
-}
-
-/// Invalidates one span on all CPUs and returns when that is complete.
+/// Invalidates spans on all CPUs and returns when that is complete.
 ///
-/// The caller's stores came before; no entry of the span is in any TLB afterwards.
-pub fn span<T: Tlb>(tlb: &T, config: &Config, span: Span) {
+/// The caller's stores came before; nothing that they took away is in any TLB afterwards.
+pub fn spans<T: Tlb>(
+    tlb: &T,
+    config: &Config,
+    spans: impl Iterator<Item = Span> + Clone,
+) -> Issued {
+    let cost: u64 = spans.clone().map(|span| span.cost(config)).sum();
+    if cost > MAX_TARGETED {
+        return vmid(tlb, config);
+    }
+    let mut issued = Issued { stage1: 1, ..Issued::default() };
     tlb.dsb_ish();
     tlb.enter();
-    if cost(config, span) > MAX_TARGETED {
-        tlb.vmid();
-    } else {
-        targeted(tlb, config, span);
-        tlb.dsb_ish();
-        tlb.stage1();
-    }
+    spans.for_each(|span| span.issue(tlb, config, &mut issued));
+    tlb.dsb_ish();
+    tlb.stage1();
     close(tlb, config);
+    issued
 }
 
-/// Issues the invalidations by IPA for a span, without barriers.
-fn targeted<T: Tlb>(tlb: &T, config: &Config, span: Span) {
-    let hint = span.level.filter(|_| config.ttl);
-    if config.tlb_range && span.page_count > 1 {
-        return tlb.range(span.start, span.page_count, hint);
-    }
-    let step = span.level.map_or(1, |level| level.pages());
-    for page in (0..span.page_count).step_by(step as usize) {
-        tlb.ipa(Ipa(span.start.0 + page * PAGE_SIZE), hint);
-    }
+/// Invalidates everything of the VMID on all CPUs and returns when that is complete.
+pub fn vmid<T: Tlb>(tlb: &T, config: &Config) -> Issued {
+    tlb.dsb_ish();
+    tlb.enter();
+    tlb.vmid();
+    close(tlb, config);
+    Issued { vmid: 1, ..Issued::default() }
 }
 
 /// Completes what was issued since `enter`.

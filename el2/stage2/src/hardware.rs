@@ -1,10 +1,13 @@
-//! What the engine asks of the CPU, as traits: TLB invalidation.
+//! What the engine asks of the CPU and of the firmware around it, as traits.
 //!
-//! The words are those of the architecture, one method an instruction (or a fixed local sequence),
-//! because the order of them *is* the engine's work: a fake that records the calls shows it.
+//! The words of [`Tlb`] are those of the architecture, one method an instruction (or a fixed local
+//! sequence), because the order of them *is* the engine's work: a fake that records the calls shows it.
+//! [`Env`] is all that a call on a VM needs: the firmware makes one for each call, with the VM's pool,
+//! its VMID, and the calling CPU.
 
-use crate::descriptor::Level;
-use verdigris_abi::Ipa;
+use crate::descriptor::{Descriptor, Level};
+use crate::memory::{PageSource, TableMemory};
+use verdigris_abi::{Error, Ipa, Pa, Stat};
 
 /// TLB invalidation for the VM whose table is changed, and the barriers around it.
 ///
@@ -50,3 +53,73 @@ pub trait Tlb {
     /// `isb`.
     fn isb(&self);
 }
+
+/// Cache maintenance, over memory of a VM named by physical address.
+pub trait Cache {
+    /// Cleans to the point of coherency. Complete when it returns.
+    fn clean(&self, pa: Pa, bytes: u64);
+
+    /// Cleans and invalidates to the point of coherency. Complete when it returns.
+    fn clean_invalidate(&self, pa: Pa, bytes: u64);
+
+    /// `ic ialluis; dsb ish`, for a page that is about to be mapped executable.
+    fn invalidate_instructions(&self);
+}
+
+/// The CPUs, as far as protocols between them go.
+pub trait Cpus {
+    /// Returns the number of the calling CPU, below [`Cpus::cpu_count`].
+    fn this_cpu(&self) -> usize;
+
+    /// Returns how many CPUs there are, off or on: at most `MAX_CPUS`.
+    fn cpu_count(&self) -> usize;
+
+    /// Reads, by load-acquire, a CPU's in-EL2 counter: odd while it is inside.
+    ///
+    /// A CPU stores the odd value and then `dmb ish` before it reads any table, and is outside, even,
+    /// before ERET and before every SMC that can block. No reference into a table outlives its stay.
+    fn presence(&self, cpu: usize) -> u64;
+
+    /// Tells whether an interrupt is pending on this CPU (ISR_EL1).
+    fn interrupt_pending(&self) -> bool;
+}
+
+/// A leaf that was taken out of a table; no TLB holds it any more when this is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// The first address that it translated.
+    pub ipa: Ipa,
+    /// The memory that it mapped.
+    pub pa: Pa,
+    /// Its level, and so its size.
+    pub level: Level,
+    /// The descriptor as it was taken: with its last access flag and dirty state.
+    pub old: Descriptor,
+}
+
+/// Who may map what: the shares that a VM's leaves hold in pages of the host.
+pub trait Shares {
+    /// Takes a share in memory that is about to be mapped, of the size of a leaf at that level.
+    ///
+    /// [`Error::NotOwner`] if it isn't the host's to share, [`Error::Limit`] if the count is full.
+    fn acquire(&self, pa: Pa, level: Level) -> Result<(), Error>;
+
+    /// Gives a share back.
+    fn release(&self, pa: Pa, level: Level);
+
+    /// Takes note of a leaf that is gone, and gives its share back.
+    fn removed(&self, leaf: &Removed) {
+        self.release(leaf.pa, leaf.level);
+    }
+}
+
+/// Statistics of the VM.
+pub trait Counters {
+    /// Adds to a counter.
+    fn count(&self, stat: Stat, amount: u64);
+}
+
+/// Everything that a call on a VM needs.
+pub trait Env: TableMemory + PageSource + Tlb + Cache + Cpus + Shares + Counters {}
+
+impl<T: TableMemory + PageSource + Tlb + Cache + Cpus + Shares + Counters> Env for T {}

@@ -96,15 +96,15 @@ impl Identity {
             return Err(Error::NoEntry);
         }
         if at.level == Level::L3 {
-            at.entry.replace(Descriptor::INVALID);
-            flush::span(env, &self.config, Span::leaf(ipa, Level::L3));
+            at.entry().replace(Descriptor::INVALID);
+            self.flush(env, ipa, Level::L3);
             return Ok(());
         }
         let table = split_without(env, at.old, at.level, ipa)?;
         // Break, invalidate, make. The walker leaves the entry alone: HA is off for the host.
-        at.entry.replace(Descriptor::BUSY);
-        flush::span(env, &self.config, Span::leaf(ipa, at.level));
-        at.entry.replace(Descriptor::table(table));
+        at.entry().replace(Descriptor::BUSY);
+        self.flush(env, ipa, at.level);
+        at.entry().replace(Descriptor::table(table));
         flush::publish(env);
         Ok(())
     }
@@ -144,6 +144,10 @@ impl Identity {
         at.old.leaf_address(at.level).map(|_| (at.old, at.level))
     }
 
+    fn flush<T: Tlb>(&self, tlb: &T, ipa: Ipa, level: Level) {
+        flush::spans(tlb, &self.config, core::iter::once(Span::leaf(ipa, level)));
+    }
+
     fn check_page(&self, ipa: Ipa) -> Result<(), Error> {
         let fits = self.root.geometry().contains(ipa, PAGE_SIZE);
         if fits && ipa.is_aligned(PAGE_SIZE) { Ok(()) } else { Err(Error::Invalid) }
@@ -168,13 +172,13 @@ impl Identity {
         loop {
             let at = walk::find_down_to(env, self.root, ipa, level);
             if at.level == level {
-                return Ok(at.entry);
+                return Ok(at.entry());
             }
             if at.old != Descriptor::INVALID {
                 return Err(Error::Exists);
             }
             let page = env.alloc().ok_or(Error::NoMemory)?;
-            at.entry.replace(Descriptor::table(page));
+            at.entry().replace(Descriptor::table(page));
         }
     }
 }

@@ -14,25 +14,50 @@
 //! - what an entry held is what the exchange *returned*, not what a load saw before.
 //!
 //! Layers, from the bottom: [`descriptor`] and [`geometry`] (pure values), [`entry`] (the atomic),
-//! [`memory`] and [`hardware`] (traits), [`walk`], [`flush`] (invalidation), and on these
-//! [`identity`] (the host).
+//! [`memory`] and [`hardware`] (traits), [`walk`], [`flush`] (invalidation), and on these [`identity`]
+//! (the host) and [`stage2`] (a VM). What keeps concurrent calls on a VM apart: [`contract`],
+//! [`batches`], [`epoch`], [`limbo`]. The operations on a VM are methods of [`Stage2`], one module each.
 #![cfg_attr(not(any(test, loom)), no_std)]
 
 pub mod attributes;
+pub mod batches;
+pub mod contract;
 pub mod descriptor;
 pub mod entry;
+pub mod epoch;
 pub mod flush;
 pub mod geometry;
 pub mod hardware;
 pub mod identity;
+pub mod limbo;
 pub mod memory;
+pub mod operand;
+pub mod range;
+pub mod stage2;
 pub mod sync;
 pub mod walk;
 
-pub use attributes::Attributes;
+mod age;
+mod fault;
+mod leaves;
+mod map;
+mod protect;
+mod set;
+mod split;
+mod unmap;
+
+pub use age::AgeFlush;
+pub use attributes::{Attributes, leaf_level};
 pub use descriptor::{Descriptor, Kind, Level};
 pub use entry::Entry;
+pub use fault::{Access, FaultKind, Resolution};
+pub use flush::Config;
 pub use geometry::Geometry;
+pub use hardware::{Cache, Counters, Cpus, Env, Removed, Shares, Tlb};
 pub use identity::{HostFault, Identity};
+pub use map::Map;
 pub use memory::{PageSource, Root, Table, TableMemory, TablePage};
-pub use verdigris_abi::{Error, Ipa, PAGE_SHIFT, PAGE_SIZE, Pa};
+pub use range::{Outcome, Range};
+pub use set::Set;
+pub use stage2::Stage2;
+pub use verdigris_abi::{Error, Ipa, PAGE_SHIFT, PAGE_SIZE, Pa, Stat};

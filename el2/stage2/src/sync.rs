@@ -4,6 +4,10 @@
 //! `fence(Acquire)` is `dmb ishld`. So the barriers of the protocols between CPUs are language-level
 //! fences, which loom can check; only what orders the *walker* and TLB invalidations (DSB, ISB, TLBI)
 //! goes through the [`crate::hardware::Tlb`] trait.
+//!
+//! A protocol that can't fail its test proves nothing. So the places that the loom tests rely on ask
+//! `weakened` whether to leave a barrier out or to swap two accesses; outside of loom the answer is
+//! a constant, and the compiler removes the question.
 
 #[cfg(not(loom))]
 pub use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -16,4 +20,89 @@ pub fn pause() {
     core::hint::spin_loop();
     #[cfg(loom)]
     loom::thread::yield_now();
+}
+
+/// A mistake that a loom test makes on purpose, to show that it would be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weakness {
+    /// Map leaves out the barrier between making its counter odd and reading the marks.
+    MapBarrier,
+    /// Begin leaves out the barrier between raising its mark and reading the counters.
+    BeginBarrier,
+    /// Map reads the sequence number before the marks.
+    MapReadsSwapped,
+    /// End lowers its mark before it publishes the sequence number.
+    EndStoresSwapped,
+    /// An access-flag fault stores the flag instead of exchanging it.
+    YoungByStore,
+    /// A call that finds an entry gone trusts that its invalidation is complete.
+    TrustGone,
+}
+
+#[cfg(loom)]
+std::thread_local! {
+    static ACTIVE: core::cell::Cell<Option<Weakness>> = const { core::cell::Cell::new(None) };
+}
+
+/// Chooses the mistake that code on this thread makes from now on. loom runs its threads on one.
+#[cfg(loom)]
+pub fn weaken(weakness: Option<Weakness>) {
+    ACTIVE.set(weakness);
+}
+
+/// Tells whether a loom test asked for that mistake.
+#[cfg(loom)]
+pub(crate) fn weakened(weakness: Weakness) -> bool {
+    ACTIVE.get() == Some(weakness)
+}
+
+/// Tells whether a loom test asked for that mistake: never, outside of loom.
+#[cfg(not(loom))]
+#[inline(always)]
+pub(crate) const fn weakened(_: Weakness) -> bool {
+    false
+}
+
+/// A spin lock for a few stores at a time.
+///
+/// EL2 runs with exceptions masked and holds it for no call, so a holder is always under way. It
+/// protects data that is atomic for its readers; so it guards nothing in the sense of the language.
+pub struct Lock(AtomicU32);
+
+impl Lock {
+    /// Makes a lock that nobody holds.
+    pub fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// Takes the lock if nobody holds it.
+    pub fn try_lock(&self) -> Option<Held<'_>> {
+        let taken = self.0.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
+        taken.ok().map(|_| Held(self))
+    }
+
+    /// Waits for the lock and takes it.
+    pub fn lock(&self) -> Held<'_> {
+        loop {
+            if let Some(held) = self.try_lock() {
+                return held;
+            }
+            pause();
+        }
+    }
+}
+
+impl Default for Lock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The proof that a [`Lock`] is held; dropping it lets go.
+pub struct Held<'a>(&'a Lock);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(0, Ordering::Release);
+    }
 }

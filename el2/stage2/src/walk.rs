@@ -2,17 +2,32 @@
 
 use crate::descriptor::{Descriptor, Kind, Level};
 use crate::entry::Entry;
-use crate::memory::{Root, TableMemory};
+use crate::memory::{Root, Table, TableMemory};
 use verdigris_abi::Ipa;
 
-/// Where a walk stopped: an entry, its level, and what was read from it.
+/// Where a walk stopped: an entry of a table, its level, and what was read from it.
 pub struct Position<'a> {
-    /// The entry that decides the translation.
-    pub entry: &'a Entry,
-    /// Its level.
+    /// The table that the walk ended in.
+    pub table: &'a Table,
+    /// The index of the entry that decides the translation.
+    pub index: usize,
+    /// The level of the table.
     pub level: Level,
-    /// What it held when the walk came by.
+    /// What the entry held when the walk came by.
     pub old: Descriptor,
+}
+
+impl<'a> Position<'a> {
+    /// Returns the entry that decides the translation.
+    pub fn entry(&self) -> &'a Entry {
+        &self.table[self.index]
+    }
+
+    /// Returns up to `limit` entries, from the deciding one to the end of its table at most.
+    pub fn entries(&self, limit: u64) -> &'a [Entry] {
+        let rest = &self.table[self.index..];
+        &rest[..rest.len().min(limit as usize)]
+    }
 }
 
 /// Finds the entry that decides how `ipa` is translated: a leaf, or one that is invalid.
@@ -27,13 +42,14 @@ pub fn find_down_to<M: TableMemory>(memory: &M, root: Root, ipa: Ipa, last: Leve
     let mut level = root.geometry().start_level();
     let mut page = root.page_for(ipa);
     loop {
-        let entry = &memory.table(page)[level.index(ipa.0)];
-        let old = entry.read();
+        let table = memory.table(page);
+        let index = level.index(ipa.0);
+        let old = table[index].read();
         match (old.kind(level), level.next()) {
             (Kind::Table(next_page), Some(next)) if level < last => {
                 (page, level) = (next_page, next);
             }
-            _ => return Position { entry, level, old },
+            _ => return Position { table, index, level, old },
         }
     }
 }

@@ -1,16 +1,25 @@
-//! A machine for the tests: table memory, a pool of pages, and a TLB that records every step.
+//! A machine for the tests: table memory, a pool of pages, shares, counters, CPUs, and a TLB.
+//!
+//! The TLB is as lazy as the architecture lets it be: at every step that the engine takes it caches
+//! whatever a walk of the hot addresses yields, tables included, and keeps it until an invalidation that
+//! must reach it is complete. It has its own walker with its own constants (Arm ARM DDI 0487, D8.3).
 #![allow(dead_code, unsafe_code)]
 
+pub mod model;
+pub mod tlb;
+
 use std::cell::{Cell, RefCell};
-use verdigris_stage2::hardware::Tlb;
+use std::collections::HashMap;
+use tlb::LazyTlb;
 use verdigris_stage2::{
-    Descriptor, Entry, Geometry, Ipa, Level, Pa, PageSource, Root, Table, TableMemory, TablePage,
+    Cache, Config, Counters, Cpus, Descriptor, Entry, Error, Geometry, Ipa, Level, Pa, PageSource,
+    Removed, Root, Shares, Stage2, Stat, Table, TableMemory, TablePage, Tlb,
 };
 
-/// Where table memory begins: above every IPA that the tests map, so that the two never look alike.
+/// Where table memory begins: above every address that the tests map, so that they never look alike.
 pub const TABLES: u64 = 0x00ff_0000_0000;
 
-/// What the engine asked of the TLB, in its order.
+/// What the engine asked for, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Enter,
@@ -24,19 +33,32 @@ pub enum Step {
     DsbIsh,
     Repeat,
     Isb,
+    Clean(u64, u64),
+    CleanInvalidate(u64, u64),
+    InvalidateInstructions,
+    Removed(u64),
 }
 
-/// What a test looks at while the engine works.
+/// What a test looks at, or does as another CPU, while the engine works.
 type Watch = Box<dyn Fn(&Machine, Step)>;
 
-/// Table memory, its pool, and the log of TLB steps.
 pub struct Machine {
     tables: Vec<Table>,
     free: RefCell<Vec<u64>>,
     pub steps: RefCell<Vec<Step>>,
-    /// Runs at each step, with the machine as it is at that moment.
     pub watch: RefCell<Option<Watch>>,
     pub allocated: Cell<usize>,
+    pub tlb: RefCell<Option<LazyTlb>>,
+    pub removed: RefCell<Vec<Removed>>,
+    /// Shares held, by address and level.
+    pub shares: RefCell<HashMap<(u64, u8), u64>>,
+    /// Memory from here on isn't the host's.
+    pub owned_below: Cell<u64>,
+    pub stats: RefCell<[u64; Stat::COUNT]>,
+    pub cpu: Cell<usize>,
+    pub presence: RefCell<Vec<u64>>,
+    /// Looks at interrupts until one is pending; `None` for never.
+    pub interrupt_after: Cell<Option<u64>>,
 }
 
 impl Machine {
@@ -49,7 +71,29 @@ impl Machine {
             steps: RefCell::default(),
             watch: RefCell::default(),
             allocated: Cell::new(0),
+            tlb: RefCell::default(),
+            removed: RefCell::default(),
+            shares: RefCell::default(),
+            owned_below: Cell::new(u64::MAX),
+            stats: RefCell::new([0; Stat::COUNT]),
+            cpu: Cell::new(0),
+            presence: RefCell::new(vec![1, 0, 0, 0]),
+            interrupt_after: Cell::new(None),
         }
+    }
+
+    /// Makes a machine and a VM with a lazy TLB that looks at `hot` addresses.
+    pub fn with_vm(
+        page_count: usize,
+        ipa_bits: u32,
+        config: Config,
+        hot: &[u64],
+    ) -> (Self, Stage2) {
+        let machine = Self::new(page_count);
+        let geometry = Geometry::new(ipa_bits, 48).unwrap();
+        *machine.tlb.borrow_mut() = Some(LazyTlb::new(geometry, hot));
+        let vm = Stage2::new(machine.root(geometry), config);
+        (machine, vm)
     }
 
     /// Makes a root in the first pages.
@@ -58,12 +102,18 @@ impl Machine {
         unsafe { Root::new(Pa(TABLES), geometry) }
     }
 
-    /// Takes the steps recorded so far.
     pub fn take_steps(&self) -> Vec<Step> {
         self.steps.take()
     }
 
-    /// Returns how many pages the pool still has.
+    pub fn take_removed(&self) -> Vec<Removed> {
+        self.removed.take()
+    }
+
+    pub fn stat(&self, stat: Stat) -> u64 {
+        self.stats.borrow()[stat as usize]
+    }
+
     pub fn free_pages(&self) -> usize {
         self.free.borrow().len()
     }
@@ -73,35 +123,51 @@ impl Machine {
         self.free.borrow_mut().truncate(count);
     }
 
-    /// Reads a raw descriptor as the walker would: own code, own constants (Arm ARM D8.3).
-    ///
-    /// Returns it with its level; `None` where the walk ends in a translation fault.
+    /// Leaves EL2 on this CPU and enters it again.
+    pub fn reenter(&self) {
+        self.presence.borrow_mut()[self.cpu.get()] += 2;
+    }
+
+    pub fn watch(&self, watch: impl Fn(&Machine, Step) + 'static) {
+        *self.watch.borrow_mut() = Some(Box::new(watch));
+    }
+
+    pub fn unwatch(&self) {
+        *self.watch.borrow_mut() = None;
+    }
+
+    /// Walks as the hardware does, from the root.
     pub fn walk(&self, geometry: Geometry, ipa: u64) -> Option<(u64, u32)> {
-        let mut level = match geometry.sl0() {
-            2 => 0,
-            1 => 1,
-            _ => 2,
-        };
-        let shift = |level: u32| 39 - 9 * level;
-        let mut table = TABLES + (ipa >> (shift(level) + 9)) * 4096;
-        loop {
-            let index = (ipa >> shift(level)) % 512;
-            let raw = self.raw(table, index as usize);
-            match (raw & 3, level) {
-                (3, 0..=2) => (table, level) = (raw & 0xffff_ffff_f000, level + 1),
-                (3, 3) | (1, 1 | 2) => return Some((raw, level)),
-                _ => return None,
-            }
-        }
+        tlb::walk(self, tlb::root(geometry, ipa), ipa, |_, _| {})
     }
 
     /// Reads one entry of a table page.
     pub fn raw(&self, table: u64, index: usize) -> u64 {
-        self.tables[((table - TABLES) / 4096) as usize][index].read().raw()
+        self.entry(table, index).read().raw()
+    }
+
+    pub fn entry(&self, table: u64, index: usize) -> &Entry {
+        &self.tables[((table - TABLES) / 4096) as usize][index]
+    }
+
+    /// Lets the hardware use an address: AF is set where it was clear. Tells whether it is mapped.
+    pub fn touch(&self, geometry: Geometry, ipa: u64) -> bool {
+        let Some((raw, level)) = self.walk(geometry, ipa) else {
+            return false;
+        };
+        if raw & 1 << 10 == 0 {
+            let entry = tlb::entry(self, geometry, ipa, level);
+            let level = [Level::L0, Level::L1, Level::L2, Level::L3][level as usize];
+            entry.set_young(level).unwrap();
+        }
+        true
     }
 
     fn step(&self, step: Step) {
         self.steps.borrow_mut().push(step);
+        if let Some(tlb) = self.tlb.borrow_mut().as_mut() {
+            tlb.step(self, step);
+        }
         if let Some(watch) = self.watch.borrow().as_ref() {
             watch(self, step);
         }
@@ -128,6 +194,9 @@ impl PageSource for Machine {
     fn free(&self, page: TablePage) {
         let index = (page.pa().0 - TABLES) / 4096;
         assert!(!self.free.borrow().contains(&index), "freed twice");
+        if let Some(tlb) = self.tlb.borrow().as_ref() {
+            tlb.assert_no_walk_through(page.pa().0);
+        }
         self.allocated.set(self.allocated.get() - 1);
         self.free.borrow_mut().push(index);
     }
@@ -170,5 +239,73 @@ impl Tlb for Machine {
     }
     fn isb(&self) {
         self.step(Step::Isb);
+    }
+}
+
+impl Cache for Machine {
+    fn clean(&self, pa: Pa, bytes: u64) {
+        self.step(Step::Clean(pa.0, bytes));
+    }
+    fn clean_invalidate(&self, pa: Pa, bytes: u64) {
+        self.step(Step::CleanInvalidate(pa.0, bytes));
+    }
+    fn invalidate_instructions(&self) {
+        self.step(Step::InvalidateInstructions);
+    }
+}
+
+impl Cpus for Machine {
+    fn this_cpu(&self) -> usize {
+        self.cpu.get()
+    }
+    fn cpu_count(&self) -> usize {
+        self.presence.borrow().len()
+    }
+    fn presence(&self, cpu: usize) -> u64 {
+        self.presence.borrow()[cpu]
+    }
+    fn interrupt_pending(&self) -> bool {
+        match self.interrupt_after.get() {
+            None => false,
+            Some(0) => true,
+            Some(left) => {
+                self.interrupt_after.set(Some(left - 1));
+                false
+            }
+        }
+    }
+}
+
+impl Shares for Machine {
+    fn acquire(&self, pa: Pa, level: Level) -> Result<(), Error> {
+        if pa.0 >= self.owned_below.get() {
+            return Err(Error::NotOwner);
+        }
+        *self.shares.borrow_mut().entry((pa.0, level as u8)).or_default() += 1;
+        Ok(())
+    }
+
+    fn release(&self, pa: Pa, level: Level) {
+        let mut shares = self.shares.borrow_mut();
+        let count = shares.get_mut(&(pa.0, level as u8)).expect("released what was acquired");
+        *count -= 1;
+        if *count == 0 {
+            shares.remove(&(pa.0, level as u8));
+        }
+    }
+
+    fn removed(&self, leaf: &Removed) {
+        self.step(Step::Removed(leaf.ipa.0));
+        if let Some(tlb) = self.tlb.borrow().as_ref() {
+            tlb.assert_unreachable(self, leaf.ipa.0, leaf.level.bytes(), leaf.pa.0);
+        }
+        self.removed.borrow_mut().push(*leaf);
+        self.release(leaf.pa, leaf.level);
+    }
+}
+
+impl Counters for Machine {
+    fn count(&self, stat: Stat, amount: u64) {
+        self.stats.borrow_mut()[stat as usize] += amount;
     }
 }

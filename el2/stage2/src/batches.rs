@@ -1,0 +1,53 @@
+//! Gone, but not yet finished.
+//!
+//! A call that finds an entry already invalid (or already read-only) may be looking at another CPU's
+//! work whose invalidation is still under way. If it returned now, its caller would believe the page
+//! clean. So each batch that takes something away counts itself begun before its first store and done
+//! after its last barrier; a call that would return without an invalidation of its own over such entries
+//! compares the two, and invalidates its own range if a batch is under way.
+//!
+//! The reader's order is what makes the comparison safe: entries, `dmb ishld`, `done`, then `begun`. A
+//! batch whose store it saw is counted in `begun`, because that store is a release; and `done` is read
+//! first, so a batch that finishes in between makes them differ rather than agree.
+
+use crate::sync::{AtomicU64, Ordering, Weakness, fence, weakened};
+
+/// The counters of one VM.
+pub struct Batches {
+    begun: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Batches {
+    /// Makes the counters of a new VM.
+    pub fn new() -> Self {
+        Self { begun: AtomicU64::new(0), done: AtomicU64::new(0) }
+    }
+
+    /// Counts a batch before its first store.
+    pub fn begin(&self) {
+        // Relaxed: the store that takes something away is a release, and comes later.
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a batch after its last barrier.
+    pub fn finish(&self) {
+        self.done.fetch_add(1, Ordering::Release);
+    }
+
+    /// Tells, after entries were found gone, whether their invalidation may still be under way.
+    pub fn under_way(&self) -> bool {
+        if weakened(Weakness::TrustGone) {
+            return false;
+        }
+        fence(Ordering::Acquire);
+        let done = self.done.load(Ordering::Acquire);
+        self.begun.load(Ordering::Acquire) != done
+    }
+}
+
+impl Default for Batches {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,138 @@
+//! The contract with the host: no map gets past an invalidation that is unfinished or came later.
+//!
+//! The host takes pages away at any time, while other CPUs map pages for faults whose answer was
+//! looked up before. Three things keep them apart, without a lock that both take:
+//! - **marks**: the ranges of invalidations that have begun and not ended;
+//! - **sequence**: a number that each end increases, with a bounded memory of the ranges;
+//! - **gates**: a counter for each CPU, odd while it makes entries valid.
+//!
+//! Two pairs of accesses carry the proof. *Counter and mark*: map makes its counter odd and then reads
+//! the marks; begin raises its mark and then reads the counters, a full barrier between in both. So
+//! either map sees the mark and gives up, or begin sees the odd counter, waits, and finds what map
+//! installed. *Sequence and mark*: end publishes and then lowers; map reads the marks and then the
+//! sequence. So a map that sees no mark any more sees the number that refuses it.
+//!
+//! The number in an exit is sampled before the host looks at its page tables; what the host saw after
+//! that sample is at least as new as every invalidation that the number counts.
+//!
+//! The writers of marks and history are serialised by a lock held for a few stores; nobody waits for
+//! anything else while holding it, and map doesn't take it.
+
+mod gate;
+mod history;
+mod marks;
+
+pub(crate) use gate::CPUS;
+pub use gate::{Gates, Passage};
+use history::{History, Memory};
+use marks::Marks;
+
+use crate::hardware::Cpus;
+use crate::range::Range;
+use crate::sync::{Lock, Ordering, Weakness, fence, weakened};
+
+/// Whether a map may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// No invalidation of the range since the number was taken.
+    Clear,
+    /// An invalidation of the range is in progress, or ended since.
+    Refused,
+    /// Refused only because more invalidations ended since than are remembered.
+    Forgotten,
+}
+
+/// Marks, sequence and gates of one VM.
+pub struct Contract {
+    lock: Lock,
+    marks: Marks,
+    history: History,
+    gates: Gates,
+}
+
+impl Contract {
+    /// Makes the contract of a new VM: nothing begun, sequence number 0.
+    pub fn new() -> Self {
+        Self {
+            lock: Lock::new(),
+            marks: Marks::new(),
+            history: History::new(),
+            gates: Gates::new(),
+        }
+    }
+
+    /// Returns the sequence number for an exit, by load-acquire: before the host looks.
+    pub fn sample(&self) -> u64 {
+        self.history.sample()
+    }
+
+    /// Raises a mark over the range: from here on map is refused there.
+    ///
+    /// Maps already under way may still go through until [`Self::wait`] returned `true`.
+    pub fn raise(&self, range: Range) {
+        {
+            let _held = self.lock.lock();
+            self.marks.raise(range);
+        }
+        if !weakened(Weakness::BeginBarrier) {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Waits until no other CPU is in a gate that it entered before; `false` if an interrupt came first.
+    ///
+    /// Every call waits anew. That costs one load a CPU, and nothing that the caller claims to have
+    /// done before has to be believed.
+    pub fn wait<C: Cpus>(&self, cpus: &C) -> bool {
+        self.gates.wait(cpus)
+    }
+
+    /// Tells whether a mark for that range stands.
+    pub fn is_marked(&self, range: Range) -> bool {
+        let _held = self.lock.lock();
+        self.marks.find(range).is_some()
+    }
+
+    /// Publishes a new sequence number for the range and lowers its mark; `false` if there is none.
+    pub fn lower(&self, range: Range) -> bool {
+        let _held = self.lock.lock();
+        let Some(mark) = self.marks.find(range) else {
+            return false;
+        };
+        if weakened(Weakness::EndStoresSwapped) {
+            self.marks.lower(mark);
+            self.history.publish(range);
+            return true;
+        }
+        self.history.publish(range);
+        fence(Ordering::SeqCst);
+        self.marks.lower(mark);
+        true
+    }
+
+    /// Enters the calling CPU's gate: until the passage is dropped it may make entries valid, and must
+    /// take no lock, wait for no other CPU and call no other firmware.
+    pub fn enter<C: Cpus>(&self, cpus: &C) -> Passage<'_> {
+        self.gates.enter(cpus.this_cpu())
+    }
+
+    /// Tells, inside a gate, whether entries of `range` may be made valid for a number sampled before.
+    pub fn check(&self, _inside: &Passage<'_>, range: Range, sampled: u64) -> Verdict {
+        let early = weakened(Weakness::MapReadsSwapped).then(|| self.history.sample());
+        if self.marks.overlap(range) {
+            return Verdict::Refused;
+        }
+        let now = early.unwrap_or_else(|| self.history.sample());
+        match self.history.since(range, sampled, now) {
+            Memory::Nothing => Verdict::Clear,
+            Memory::Overlap => Verdict::Refused,
+            Memory::Unknown => Verdict::Forgotten,
+        }
+    }
+}
+
+impl Default for Contract {
+    fn default() -> Self {
+        Self::new()
+    }
+}

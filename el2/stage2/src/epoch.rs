@@ -1,0 +1,69 @@
+//! The flush epoch: proof that no TLB holds a leaf whose access flag is clear.
+//!
+//! The architecture keeps entries with AF=0 out of TLBs (Arm ARM DDI 0487, D8.5.1), but one whose AF was
+//! *just cleared* may still be there from before. Three counters tell the two apart: passes that clear
+//! access flags count `begun` before their first store and `ended` after their last; an invalidation of
+//! the whole VMID that read `ended` before it began moves `flushed` there. While `flushed == begun`,
+//! old in memory means absent from every TLB. An invalidation already under way when a flag was cleared
+//! proves nothing, however late it completes: its `ended` was read too early.
+//!
+//! This module keeps the counters right. Leaving an invalidation out because of them is a decision of
+//! the remover, taken on the value that its exchange returned, and reads `begun` *after* that exchange.
+
+use crate::hardware::Tlb;
+use crate::sync::{AtomicU64, Ordering, fence};
+
+/// The counters of one VM.
+pub struct Epoch {
+    begun: AtomicU64,
+    ended: AtomicU64,
+    flushed: AtomicU64,
+}
+
+/// What an invalidation of the whole VMID will have proved once it is complete.
+#[derive(Clone, Copy, Debug)]
+pub struct Proof(u64);
+
+impl Epoch {
+    /// Makes the epoch of a new VM: nothing ever aged, nothing to flush.
+    pub fn new() -> Self {
+        Self { begun: AtomicU64::new(0), ended: AtomicU64::new(0), flushed: AtomicU64::new(0) }
+    }
+
+    /// Begins a pass that is about to clear its first access flag.
+    pub fn begin_pass(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        // A remover that takes one of the leaves as this pass left it reads this count, or a later one.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Ends a pass after its last store, also one that returns early.
+    pub fn end_pass<T: Tlb>(&self, tlb: &T) {
+        tlb.dsb_ishst();
+        self.ended.fetch_add(1, Ordering::Release);
+    }
+
+    /// Notes, *before* the barrier that precedes an invalidation of the whole VMID, what it will prove.
+    pub fn before_flush(&self) -> Proof {
+        Proof(self.ended.load(Ordering::Acquire))
+    }
+
+    /// Takes note that an invalidation of the whole VMID is complete.
+    pub fn flushed(&self, proof: Proof) {
+        self.flushed.fetch_max(proof.0, Ordering::AcqRel);
+    }
+
+    /// Tells whether a leaf that a remover's exchange just returned old is in no TLB.
+    ///
+    /// To be asked after that exchange, never before.
+    pub fn proves_absence(&self) -> bool {
+        let begun = self.begun.load(Ordering::Acquire);
+        self.flushed.load(Ordering::Acquire) == begun
+    }
+}
+
+impl Default for Epoch {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,83 @@
+//! A batch of leaves of one table that were changed together: up to 64, one bit each.
+
+use crate::descriptor::{Descriptor, Level};
+use crate::flush::Span;
+use crate::hardware::Removed;
+use crate::stage2::BATCH;
+use verdigris_abi::Ipa;
+
+/// Which of up to 64 consecutive leaves a batch changed.
+#[derive(Clone, Copy)]
+pub(crate) struct Mask {
+    /// What leaf 0 translates.
+    pub(crate) start: Ipa,
+    pub(crate) level: Level,
+    pub(crate) bits: u64,
+}
+
+impl Mask {
+    pub(crate) const fn new(start: Ipa, level: Level) -> Self {
+        Self { start, level, bits: 0 }
+    }
+
+    pub(crate) fn set(&mut self, index: usize) {
+        self.bits |= 1 << index;
+    }
+
+    pub(crate) const fn count(self) -> u64 {
+        self.bits.count_ones() as u64
+    }
+
+    /// Returns what leaf `index` translates.
+    pub(crate) const fn ipa(self, index: u32) -> Ipa {
+        Ipa(self.start.0 + index as u64 * self.level.bytes())
+    }
+
+    /// Returns the indices of the leaves in the batch.
+    pub(crate) fn indices(self) -> impl Iterator<Item = u32> + Clone {
+        let mut rest = self.bits;
+        core::iter::from_fn(move || {
+            let index = rest.trailing_zeros();
+            rest &= rest.checked_sub(1)?;
+            Some(index)
+        })
+    }
+
+    /// Returns runs of neighbours, for the invalidation: nothing between them is named.
+    pub(crate) fn spans(self) -> impl Iterator<Item = Span> + Clone {
+        let mut rest = self.bits;
+        core::iter::from_fn(move || {
+            let first = (rest != 0).then(|| rest.trailing_zeros())?;
+            let count = (rest >> first).trailing_ones();
+            rest &= u64::MAX.checked_shl(first + count).unwrap_or(0);
+            let page_count = u64::from(count) * self.level.pages();
+            Some(Span { start: self.ipa(first), page_count, level: Some(self.level) })
+        })
+    }
+}
+
+/// Leaves that were taken away, as they were: reported once their invalidation is complete.
+pub(crate) struct Taken {
+    pub(crate) mask: Mask,
+    old: [Descriptor; BATCH as usize],
+}
+
+impl Taken {
+    pub(crate) const fn new(start: Ipa, level: Level) -> Self {
+        Self { mask: Mask::new(start, level), old: [Descriptor::INVALID; BATCH as usize] }
+    }
+
+    pub(crate) fn push(&mut self, index: usize, old: Descriptor) {
+        self.mask.set(index);
+        self.old[index] = old;
+    }
+
+    pub(crate) fn removed(&self) -> impl Iterator<Item = Removed> {
+        let Mask { level, .. } = self.mask;
+        self.mask.indices().filter_map(move |index| {
+            let old = self.old[index as usize];
+            let pa = old.leaf_address(level)?;
+            Some(Removed { ipa: self.mask.ipa(index), pa, level, old })
+        })
+    }
+}

@@ -1,0 +1,144 @@
+//! A VM's stage 2: the root of its tree and what keeps concurrent calls on it apart.
+//!
+//! There is no VM-wide lock. Any CPU may make any call at any time; each module says what its part of
+//! that argument is:
+//! - entries change by exchange from what was read ([`crate::entry`]), so that a leaf is taken away once;
+//! - making entries valid happens in a gate, which invalidations wait for ([`crate::contract`]);
+//! - tables are unlinked only under a mark over their whole span, after that wait, so that no map can
+//!   be about to install into one; and are freed when no CPU can hold a reference ([`crate::limbo`]);
+//! - whoever relies on another CPU's removal makes sure that it is complete ([`crate::batches`]).
+//!
+//! The operations are methods, a module each: map, unmap, set, age, protect, fault.
+
+use crate::batches::Batches;
+use crate::contract::{Contract, Verdict};
+use crate::descriptor::{Descriptor, Level};
+use crate::epoch::Epoch;
+use crate::flush::{self, Config, Issued, Span};
+use crate::hardware::{Counters, Env};
+use crate::limbo::Limbo;
+use crate::memory::{Root, TableMemory, TablePage};
+use crate::range::Range;
+use crate::walk;
+use verdigris_abi::{Error, Ipa, PAGE_SIZE, Stat};
+
+/// Most leaves between two looks at pending interrupts, and most that one gate or batch changes.
+pub const BATCH: u64 = 64;
+
+/// The stage 2 of one VM.
+///
+/// Some 7 KiB, most of it the map counters: it lives in the VM's own donated memory.
+pub struct Stage2 {
+    pub(crate) root: Root,
+    pub(crate) config: Config,
+    pub(crate) contract: Contract,
+    pub(crate) batches: Batches,
+    pub(crate) epoch: Epoch,
+    pub(crate) limbo: Limbo,
+}
+
+impl Stage2 {
+    /// Makes the stage 2 of a new VM from a zeroed root.
+    pub fn new(root: Root, config: Config) -> Self {
+        Self {
+            root,
+            config,
+            contract: Contract::new(),
+            batches: Batches::new(),
+            epoch: Epoch::new(),
+            limbo: Limbo::new(),
+        }
+    }
+
+    /// Returns the root, for VTTBR_EL2 and VTCR_EL2.
+    pub const fn root(&self) -> Root {
+        self.root
+    }
+
+    /// Returns the sequence number for an exit: before the host looks at its own page tables.
+    pub fn sequence(&self) -> u64 {
+        self.contract.sample()
+    }
+
+    /// Checks a range that a call names: aligned, not empty, inside the IPA space, no overflow.
+    pub fn range(&self, ipa: Ipa, page_count: u64) -> Result<Range, Error> {
+        let bytes = page_count.checked_mul(PAGE_SIZE).ok_or(Error::Invalid)?;
+        let fits = self.root.geometry().contains(ipa, bytes);
+        if page_count == 0 || !fits || !ipa.is_aligned(PAGE_SIZE) {
+            return Err(Error::Invalid);
+        }
+        Ok(Range::new(ipa, page_count))
+    }
+
+    /// Returns the leaf that translates an address at this moment, and its level.
+    pub fn leaf<M: TableMemory>(&self, memory: &M, ipa: Ipa) -> Option<(Descriptor, Level)> {
+        if !self.root.geometry().contains(ipa, 1) {
+            return None;
+        }
+        let at = walk::find(memory, self.root, ipa);
+        at.old.leaf_address(at.level).map(|_| (at.old, at.level))
+    }
+
+    /// Gives back retired tables that no CPU can hold any more; tells whether none is left.
+    ///
+    /// Every call that needs it does so by itself. To end a VM: unmap all of it, then call this, from
+    /// one stay in EL2 after the other, until it says so.
+    pub fn reap<E: Env>(&self, env: &E) -> bool {
+        self.limbo.reap(env)
+    }
+
+    /// Invalidates all that any TLB holds for the VM, and takes note of what that proves.
+    pub fn flush_all<E: Env>(&self, env: &E) {
+        let proof = self.epoch.before_flush();
+        count_issued(env, flush::vmid(env, &self.config));
+        self.epoch.flushed(proof);
+    }
+
+    /// Invalidates spans whose entries were taken away; complete when it returns.
+    pub(crate) fn flush<E: Env>(&self, env: &E, spans: impl Iterator<Item = Span> + Clone) {
+        let proof = self.epoch.before_flush();
+        let issued = flush::spans(env, &self.config, spans);
+        count_issued(env, issued);
+        if issued.vmid != 0 {
+            self.epoch.flushed(proof);
+        }
+    }
+
+    /// Invalidates a range that held entries which another CPU is still invalidating, if so.
+    pub(crate) fn finish_others<E: Env>(&self, env: &E, range: Range) {
+        if self.batches.under_way() {
+            self.flush(env, core::iter::once(Span::range(range)));
+        }
+    }
+
+    /// Takes a table page from the VM's pool, after a look into limbo if that is empty.
+    pub(crate) fn alloc<E: Env>(&self, env: &E) -> Option<TablePage> {
+        env.alloc().or_else(|| {
+            self.limbo.reap(env);
+            env.alloc()
+        })
+    }
+}
+
+/// Turns the contract's verdict into the answer to the host, and counts what was refused in vain.
+pub(crate) fn permit<C: Counters>(counters: &C, verdict: Verdict) -> Result<(), Error> {
+    counters.count(Stat::FalseRetries, u64::from(verdict == Verdict::Forgotten));
+    if verdict == Verdict::Clear { Ok(()) } else { Err(Error::Retry) }
+}
+
+/// Counts a call that was refused with [`Error::Retry`], for whatever reason.
+pub(crate) fn count_retry<C: Counters>(counters: &C, error: Option<Error>) {
+    counters.count(Stat::Retries, u64::from(error == Some(Error::Retry)));
+}
+
+fn count_issued<C: Counters>(counters: &C, issued: Issued) {
+    let kinds = [
+        (Stat::TlbiIpa, issued.ipa),
+        (Stat::TlbiRange, issued.range),
+        (Stat::TlbiStage1, issued.stage1),
+        (Stat::TlbiVmid, issued.vmid),
+    ];
+    for (stat, amount) in kinds.into_iter().filter(|&(_, amount)| amount != 0) {
+        counters.count(stat, amount);
+    }
+}

@@ -1,0 +1,224 @@
+//! Unmap, invalidate begin and end: takes a range away, completely before the caller is told.
+//!
+//! Each call raises its mark (or finds it standing), waits for the gates, and then strips the range, a
+//! step at a time: up to 64 leaves of one table, or one last-level table that lies wholly inside the
+//! range, or one block that reaches past it. A step's invalidation is complete before its leaves are
+//! reported, and before progress moves past them.
+//!
+//! A table wholly inside is unlinked first: one exchange and one invalidation of its span, level
+//! unknown, since walk caches hold tables. Only then its leaves are taken, still by exchange: another
+//! call that overlaps may be at the same leaves, and each leaf must be reported once. The mark and the
+//! wait make sure that no map is about to install into it.
+
+use crate::descriptor::{Descriptor, Kind, Level};
+use crate::flush::Span;
+use crate::hardware::{Env, Removed};
+use crate::leaves::Taken;
+use crate::memory::TablePage;
+use crate::range::{Outcome, Range};
+use crate::stage2::{BATCH, Stage2};
+use crate::walk::{self, Position};
+use core::iter::once;
+use verdigris_abi::{Error, Ipa, PAGE_SIZE, Stat};
+
+/// A call's way through its range.
+struct Strip {
+    /// What the mark covers, and what tables must be inside of.
+    range: Range,
+    /// The next page.
+    page: u64,
+    /// Something was found gone that this call didn't invalidate.
+    found_gone: bool,
+}
+
+impl Stage2 {
+    /// Unmaps a range: begin and end in one. Progress may be 0.
+    pub fn unmap<E: Env>(&self, env: &E, range: Range) -> Outcome {
+        self.contract.raise(range);
+        let reached = self.strip(env, range, range.start);
+        assert!(self.contract.lower(range), "a mark stands until its end");
+        Outcome::done(reached - range.start)
+    }
+
+    /// Begins an invalidation: marks the whole range, then unmaps. Never fails with good arguments.
+    ///
+    /// `done` pages of the range are unmapped already, by the caller's word. With `resume` the mark
+    /// stands from an earlier call; [`Error::NoEntry`] if it doesn't.
+    pub fn invalidate_begin<E: Env>(
+        &self,
+        env: &E,
+        range: Range,
+        resume: bool,
+        done: u64,
+    ) -> Outcome {
+        if done > range.page_count() {
+            return Outcome::stopped(0, Error::Invalid);
+        }
+        if !resume {
+            self.contract.raise(range);
+        } else if !self.contract.is_marked(range) {
+            return Outcome::stopped(0, Error::NoEntry);
+        }
+        Outcome::done(self.strip(env, range, range.start + done) - range.start)
+    }
+
+    /// Ends an invalidation: unmaps what begin left, publishes a number, lowers the mark.
+    ///
+    /// While it returns less than the whole range the mark stands, and it is to be called again.
+    pub fn invalidate_end<E: Env>(&self, env: &E, range: Range, done: u64) -> Outcome {
+        if done > range.page_count() {
+            return Outcome::stopped(0, Error::Invalid);
+        }
+        if !self.contract.is_marked(range) {
+            return Outcome::stopped(0, Error::NoEntry);
+        }
+        let reached = self.strip(env, range, range.start + done);
+        if reached == range.end && !self.contract.lower(range) {
+            return Outcome::stopped(0, Error::NoEntry);
+        }
+        Outcome::done(reached - range.start)
+    }
+
+    /// Unmaps from `page` on, under the range's mark; returns the page that it reached.
+    fn strip<E: Env>(&self, env: &E, range: Range, page: u64) -> u64 {
+        self.limbo.reap(env);
+        if page == range.end || !self.contract.wait(env) {
+            return page;
+        }
+        let mut strip = Strip { range, page, found_gone: false };
+        loop {
+            self.strip_step(env, &mut strip);
+            if strip.page >= range.end || env.interrupt_pending() {
+                break;
+            }
+        }
+        let reached = strip.page.min(range.end);
+        if strip.found_gone && reached > page {
+            self.finish_others(env, Range { start: page, end: reached });
+        }
+        reached
+    }
+
+    /// Does one step: at most one batch, one table or one block.
+    fn strip_step<E: Env>(&self, env: &E, strip: &mut Strip) {
+        let ipa = Ipa::from_page(strip.page);
+        let at = walk::find_down_to(env, self.root, ipa, Level::L2);
+        let span = Range::span(strip.page, at.level);
+        let inside = strip.range.covers(span);
+        match at.old.kind(at.level) {
+            Kind::Invalid | Kind::Busy => {
+                strip.found_gone = true;
+                strip.page = span.end;
+            }
+            Kind::Table(child) if inside => {
+                if self.unlink(env, &at, span, child) {
+                    strip.page = span.end;
+                }
+            }
+            Kind::Table(child) => self.strip_pages(env, strip, child),
+            Kind::Leaf(_) if inside => self.strip_leaves(env, strip, &at),
+            Kind::Leaf(_) => self.split(env, &at, strip.range, span),
+        }
+        self.unlink_above(env, strip);
+    }
+
+    /// Takes up to 64 pages out of a last-level table that reaches past the range.
+    fn strip_pages<E: Env>(&self, env: &E, strip: &mut Strip, child: TablePage) {
+        let (table, level) = (env.table(child), Level::L3);
+        let index = level.index(strip.page * PAGE_SIZE);
+        let old = table[index].read();
+        self.strip_leaves(env, strip, &Position { table, index, level, old });
+    }
+
+    /// Takes up to 64 leaves away, as far as they lie inside the range and no table comes between.
+    fn strip_leaves<E: Env>(&self, env: &E, strip: &mut Strip, at: &Position<'_>) {
+        let pages = at.level.pages();
+        let limit = ((strip.range.end - strip.page) / pages).min(self.batch_leaves(at.level));
+        let mut taken = Taken::new(Ipa::from_page(strip.page), at.level);
+        self.batches.begin();
+        for (index, entry) in at.entries(limit).iter().enumerate() {
+            match entry.take_leaf(at.level, Descriptor::INVALID) {
+                Some(old) => taken.push(index, old),
+                None if matches!(entry.read().kind(at.level), Kind::Table(_)) => break,
+                None => strip.found_gone = true,
+            }
+            strip.page += pages;
+        }
+        if taken.mask.bits != 0 {
+            self.flush(env, taken.mask.spans());
+        }
+        self.batches.finish();
+        for leaf in taken.removed() {
+            self.report(env, &leaf);
+        }
+    }
+
+    /// Returns how many leaves of that level one batch may take away: without forced write-back each
+    /// is cleaned from the caches, and a block is many lines.
+    fn batch_leaves(&self, level: Level) -> u64 {
+        if level == Level::L3 || self.config.fwb { BATCH } else { 1 }
+    }
+
+    /// Reports a leaf whose invalidation is complete.
+    pub(crate) fn report<E: Env>(&self, env: &E, leaf: &Removed) {
+        if !self.config.fwb {
+            env.clean_invalidate(leaf.pa, leaf.level.bytes());
+        }
+        env.count(Stat::LeavesUnmapped, 1);
+        env.removed(leaf);
+    }
+
+    /// Unlinks a table inside the range, takes its leaves, and retires it; `false` if it is gone.
+    ///
+    /// One table is one step: up to 512 leaves are reported between two looks at interrupts.
+    fn unlink<E: Env>(&self, env: &E, at: &Position<'_>, span: Range, child: TablePage) -> bool {
+        self.batches.begin();
+        let unlinked = at.entry().exchange(at.old, Descriptor::INVALID).is_ok();
+        if unlinked {
+            self.flush(env, once(Span::range(span)));
+        }
+        self.batches.finish();
+        if unlinked {
+            self.empty(env, span, at.level.next().expect("tables have a level below"), child);
+            self.limbo.retire(env, child);
+        }
+        unlinked
+    }
+
+    /// Takes and reports the leaves of a table that is unlinked and invalidated.
+    fn empty<E: Env>(&self, env: &E, span: Range, level: Level, child: TablePage) {
+        for (index, entry) in env.table(child).iter().enumerate() {
+            if !entry.read().is_valid() {
+                continue;
+            }
+            let Some(old) = entry.take_leaf(level, Descriptor::INVALID) else {
+                continue;
+            };
+            let ipa = Ipa(span.ipa().0 + index as u64 * level.bytes());
+            let pa = old.leaf_address(level).expect("a leaf was taken");
+            self.report(env, &Removed { ipa, pa, level, old });
+        }
+    }
+
+    /// Unlinks the tables above, once the way through the range has left their spans behind.
+    fn unlink_above<E: Env>(&self, env: &E, strip: &Strip) {
+        let start = self.root.geometry().start_level();
+        for level in [Level::L1, Level::L0].into_iter().filter(|&level| level >= start) {
+            if !strip.page.is_multiple_of(level.pages()) {
+                return;
+            }
+            let span = Range::span(strip.page - 1, level);
+            let at = walk::find_down_to(env, self.root, span.ipa(), level);
+            match at.old.kind(at.level) {
+                Kind::Table(child)
+                    if at.level == level
+                        && strip.range.covers(span)
+                        && env.table(child).iter().all(|entry| !entry.read().is_valid()) =>
+                {
+                    self.unlink(env, &at, span, child);
+                }
+                _ => {}
+            }
+        }
+    }
+}
