@@ -10,13 +10,13 @@
 pub enum DebugSlot {
     /// MDSCR_EL1.
     Mdscr,
-    /// DBGBVR<n>_EL1; CRm is n.
+    /// `DBGBVR<n>_EL1`; CRm is n.
     BreakpointValue,
-    /// DBGBCR<n>_EL1.
+    /// `DBGBCR<n>_EL1`.
     BreakpointControl,
-    /// DBGWVR<n>_EL1.
+    /// `DBGWVR<n>_EL1`.
     WatchpointValue,
-    /// DBGWCR<n>_EL1.
+    /// `DBGWCR<n>_EL1`.
     WatchpointControl,
 }
 
@@ -28,13 +28,13 @@ pub struct DebugRegisters {
     pub mdscr: u64,
     /// 1 while the guest's OS lock is on.
     pub os_lock: u64,
-    /// DBGBVR<n>_EL1.
+    /// `DBGBVR<n>_EL1`.
     pub breakpoint_values: [u64; 16],
-    /// DBGBCR<n>_EL1.
+    /// `DBGBCR<n>_EL1`.
     pub breakpoint_controls: [u64; 16],
-    /// DBGWVR<n>_EL1.
+    /// `DBGWVR<n>_EL1`.
     pub watchpoint_values: [u64; 16],
-    /// DBGWCR<n>_EL1.
+    /// `DBGWCR<n>_EL1`.
     pub watchpoint_controls: [u64; 16],
 }
 

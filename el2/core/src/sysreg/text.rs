@@ -14,8 +14,8 @@ const HEAD: &str = "\
 Generated from the tables in `el2/core/src/sysreg`; a test fails when the two differ, and writes this file
 anew when `UPDATE_DOCS=1` is set. Every register that EL1 or EL0 can write, of Armv8.0 to Armv9.5, is in exactly one table: *switched* (the
 guest has its own), *trapped* (the access comes to EL2), or *invisible* (the access reaches the CPU's own, and the reason why
-the host is neither changed nor shown). What no table names is UNDEFINED for a guest. Encodings are op0, op1, CRn, CRm, op2; `*` stands
-for a number that varies within an array. \"Needs\" names the feature that brings a register; without it, it is UNDEFINED.
+the host is neither changed nor shown). What no table names is UNDEFINED for a guest. Encodings are op0, op1, CRn, CRm, op2, with the
+range where they vary, `*` where it has gaps. \"Needs\" names the feature that brings a register; without it, it is UNDEFINED.
 ";
 
 const DEBUG_NOTE: &str = "\
@@ -45,13 +45,13 @@ fn table(
         "\n## {title}\n| name | encoding | access | needs | {fate} |\n|---|---|---|---|---|"
     )?;
     rows.iter().try_for_each(|row| {
-        write!(f, "| {} | {} | {} | {} | ", row.name, Numbers(row), direction(row), row.needs)?;
+        write!(f, "| `{}` | {} | {} | {} | ", row.name, Numbers(row), direction(row), row.needs)?;
         outcome(f, &row.fate)?;
         f.write_str(" |\n")
     })
 }
 
-/// Displays the numbers of an encoding, with `*` where they vary.
+/// Displays the numbers of an encoding, with their range where they vary.
 struct Numbers(&'static Register);
 
 impl fmt::Display for Numbers {
@@ -66,6 +66,8 @@ impl fmt::Display for Numbers {
         ];
         parts.iter().try_for_each(|&(number, varies)| match varies {
             0 => write!(f, ", {number}"),
+            // Low bits only: consecutive numbers.
+            1 | 3 | 7 | 15 => write!(f, ", {number}-{}", u16::from(number) + varies),
             _ => f.write_str(", *"),
         })
     }
