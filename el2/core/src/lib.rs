@@ -15,6 +15,7 @@ pub mod esr;
 pub mod exception;
 pub mod guest;
 pub mod options;
+pub mod ownership;
 pub mod psci;
 pub mod smccc;
 mod sync;

@@ -7,8 +7,10 @@
 //!
 //! FEATURES is truthful: it says yes only to what is passed on, and there the answer is the real one.
 
+#[cfg(all(loom, test))]
+mod concurrency;
 mod power;
-#[cfg(test)]
+#[cfg(all(not(loom), test))]
 mod tests;
 
 pub use power::{CpuPower, PowerState, Start};
