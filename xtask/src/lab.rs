@@ -41,10 +41,10 @@ pub struct Trial {
     pub name: String,
     /// The board.
     pub machine: Machine,
-    /// The firmware and its options; without it the host runs alone, at EL1, and with no driver.
+    /// The firmware and its options; without it the host runs alone, at EL1.
     pub firmware: Option<(Profile, String)>,
-    /// Module parameters of the driver.
-    pub driver_args: String,
+    /// Module parameters of the driver, if it is to be loaded.
+    pub driver: Option<String>,
     /// A command line for the host.
     pub command: String,
 }
@@ -56,7 +56,7 @@ impl Trial {
             name: name.to_owned(),
             machine,
             firmware: Some((Profile::Release, String::new())),
-            driver_args: "raw=1".into(),
+            driver: Some("raw=1".into()),
             command: command.to_owned(),
         }
     }
@@ -121,8 +121,8 @@ impl Lab {
     pub fn run(&self, trial: &Trial, sink: &mut dyn Sink) -> Result<Outcome> {
         let mut job = Job::new(Work::Command(trial.command.clone()));
         job.suite = Some(self.item(Item::Suite)?);
-        if trial.firmware.is_some() {
-            job.driver = Some((self.item(Item::Driver)?, trial.driver_args.clone()));
+        if let Some(args) = &trial.driver {
+            job.driver = Some((self.item(Item::Driver)?, args.clone()));
             job.guest = Some(self.item(Item::Guest)?);
         }
         let ramdisk = paths::target().join("run").join(format!("{}.cpio", trial.name));

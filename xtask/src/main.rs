@@ -21,6 +21,7 @@ mod run;
 mod setup;
 mod symbols;
 mod terminal;
+mod test;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,8 @@ struct Arguments {
 enum Task {
     /// Boot firmware, host and guests in QEMU, and show the demonstration
     Run(Box<run::RunArgs>),
+    /// Run every test there is, or some parts
+    Test(test::TestArgs),
     /// Check a promise on all machines that it is made for
     Check {
         #[command(subcommand)]
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
 fn dispatch(task: Task) -> Result<ExitCode> {
     match task {
         Task::Run(args) => return run::run(*args),
+        Task::Test(args) => return test::test(args),
         Task::Check { what } => return check::check(&what),
         Task::Setup => drop(setup::ensure()?),
         Task::Doctor => return doctor::doctor(),

@@ -7,6 +7,7 @@
 
 pub mod apt;
 mod apt_source;
+mod checkpatch;
 mod host;
 pub mod rust;
 mod tools;
@@ -16,6 +17,7 @@ use std::fs::File;
 
 use anyhow::{Context, Result};
 
+pub use checkpatch::checkpatch;
 pub use host::{HostKernel, busybox};
 pub use tools::{Tools, qemu_version};
 

@@ -1,0 +1,214 @@
+//! Tests that run in machines: each run is a fresh one, two at a time.
+//!
+//! A run is data: a name, a CPU model, how many CPUs, the firmware's feature mask, what the host is
+//! to do. Its log is under its name in target/logs.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use anyhow::{Result, ensure};
+use verdigris_qemu::Machine;
+
+use super::tally::{Tally, Test, Verdict};
+use super::{Context, ktap};
+use crate::build::Profile;
+use crate::check;
+use crate::lab::{Lab, Transcript, Trial};
+use crate::paths;
+
+/// Machines that run at the same time.
+const AT_ONCE: usize = 2;
+
+/// One run, as data.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    name: &'static str,
+    cpu: &'static str,
+    smp: u32,
+    firmware_args: &'static str,
+    driver: Option<&'static str>,
+    command: &'static str,
+    judge: Judge,
+}
+
+/// How a run is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judge {
+    /// By the status of its command: one test.
+    Status,
+    /// By what it reports in KTAP: many tests.
+    Ktap,
+}
+
+const fn run(name: &'static str, cpu: &'static str, smp: u32) -> Run {
+    Run {
+        name,
+        cpu,
+        smp,
+        firmware_args: "",
+        driver: Some("raw=1"),
+        command: "verdigris-suite test --group suite",
+        judge: Judge::Ktap,
+    }
+}
+
+const fn masked(name: &'static str, firmware_args: &'static str) -> Run {
+    Run { firmware_args, ..run(name, "max", 4) }
+}
+
+const fn group(run: Run, command: &'static str) -> Run {
+    Run { command, ..run }
+}
+
+const fn status(run: Run, command: &'static str) -> Run {
+    Run { command, judge: Judge::Status, ..run }
+}
+
+/// Boots without the driver: what must work before anything else does.
+const BOOTED: &str = "test $(nproc) = $(grep -c ^processor /proc/cpuinfo) && echo booted";
+const SWEEP_COMMAND: &str = "verdigris-suite test --group sweep";
+const HOTPLUG_COMMAND: &str = "verdigris-suite test --group hotplug";
+const DEMO: &str = "verdigris-suite demo";
+
+const fn boot(name: &'static str, cpu: &'static str, smp: u32) -> Run {
+    Run { driver: None, ..status(run(name, cpu, smp), BOOTED) }
+}
+
+/// The host boots.
+pub const BOOT: &[Run] = &[
+    boot("boot-max", "max", 4),
+    boot("boot-neoverse-n1", "neoverse-n1", 4),
+    boot("boot-cortex-a57", "cortex-a57", 4),
+    boot("boot-cortex-a76", "cortex-a76", 2),
+    boot("boot-max-1", "max", 1),
+];
+
+/// The hypercall suite. The first is the one that passes on the oldest QEMU too.
+pub const SUITE: &[Run] = &[
+    run("suite-max", "max", 4),
+    masked("suite-max-no-ha", "ha=off"),
+    masked("suite-max-no-tlbirange", "tlbirange=off"),
+    masked("suite-max-no-fwb", "fwb=off"),
+    masked("suite-max-vmid8", "vmid=8"),
+    run("suite-neoverse-n1", "neoverse-n1", 4),
+    run("suite-cortex-a57", "cortex-a57", 4),
+    run("suite-max-1", "max", 1),
+    run("suite-neoverse-n1-1", "neoverse-n1", 1),
+    run("suite-cortex-a57-1", "cortex-a57", 1),
+    run("suite-cortex-a55-1", "cortex-a55", 1),
+];
+
+/// CPUs come and go.
+pub const HOTPLUG: &[Run] = &[
+    group(run("hotplug-max", "max", 4), HOTPLUG_COMMAND),
+    group(run("hotplug-neoverse-n1", "neoverse-n1", 4), HOTPLUG_COMMAND),
+    group(run("hotplug-cortex-a57", "cortex-a57", 4), HOTPLUG_COMMAND),
+];
+
+/// The encoding sweep.
+pub const SWEEP: &[Run] = &[
+    group(run("sweep-max", "max", 1), SWEEP_COMMAND),
+    group(run("sweep-neoverse-n1", "neoverse-n1", 1), SWEEP_COMMAND),
+    group(run("sweep-cortex-a57", "cortex-a57", 1), SWEEP_COMMAND),
+];
+
+/// The demonstration, as `cargo xtask run` shows it.
+pub const RUN: &[Run] =
+    &[status(run("run-max", "max", 4), DEMO), status(run("run-cortex-a57", "cortex-a57", 2), DEMO)];
+
+/// Runs the wanted machines of a part, two at a time, and counts each as it ends.
+pub fn test(runs: &'static [Run], part: &str, context: &Context, tally: &mut Tally) -> Result<()> {
+    let lab = context.lab()?;
+    let mut queue = VecDeque::new();
+    for run in runs.iter().filter(|run| context.wants(part, run.name)) {
+        if lab.has_cpu(run.cpu)? {
+            queue.push_back(run);
+        } else {
+            tally.skip(run.name, &format!("this QEMU has no {}", run.cpu));
+        }
+    }
+    let queue = Mutex::new(queue);
+    let (sender, ended) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            let (queue, sender) = (&queue, sender.clone());
+            scope.spawn(move || {
+                while let Some(run) = next(queue) {
+                    // The receiver outlives all workers.
+                    let _ = sender.send((run, run_one(lab, run)));
+                }
+            });
+        }
+        drop(sender);
+        for (run, result) in ended {
+            report(run, result, tally);
+        }
+    });
+    Ok(())
+}
+
+fn next(queue: &Mutex<VecDeque<&'static Run>>) -> Option<&'static Run> {
+    queue.lock().expect("no worker panics with the queue").pop_front()
+}
+
+fn report(run: &Run, result: Result<Vec<Test>>, tally: &mut Tally) {
+    match result {
+        Ok(tests) => {
+            for test in tests {
+                let name = format!("{}: {}", run.name, test.name);
+                tally.add(&Test { name, ..test });
+            }
+        }
+        Err(error) => tally.fail(run.name, &format!("{error:#}")),
+    }
+}
+
+fn run_one(lab: &Lab, run: &Run) -> Result<Vec<Test>> {
+    let machine = Machine { cpu: run.cpu.into(), smp: run.smp, ..Machine::default() };
+    let trial = Trial {
+        firmware: Some((Profile::Release, run.firmware_args.to_owned())),
+        driver: run.driver.map(str::to_owned),
+        ..Trial::new(run.name, machine, run.command)
+    };
+    let mut transcript = Transcript::default();
+    let outcome = lab.run(&trial, &mut transcript)?;
+    let mut tests = match run.judge {
+        Judge::Ktap => ktap::read(&transcript.job),
+        Judge::Status => Vec::new(),
+    };
+    let why = match (outcome.failure(), outcome.status) {
+        (None, Some(0)) => None,
+        // The suite's own failures are counted one by one.
+        (None, Some(1)) if tests.iter().any(|test| matches!(test.verdict, Verdict::Failed(_))) => {
+            None
+        }
+        (None, status) => Some(format!("its status is {status:?}")),
+        (failure, _) => failure,
+    };
+    if run.judge == Judge::Status || why.is_some() {
+        let log = paths::log(run.name);
+        let verdict = why.map_or(Verdict::Passed, |why| {
+            Verdict::Failed(format!("{why}; see {}\n{}", log.display(), outcome.tail_text()))
+        });
+        tests.push(Test { name: "the run".into(), verdict });
+    }
+    Ok(tests)
+}
+
+/// Compares the host with and without the firmware, on each machine.
+pub fn check(context: &Context, tally: &mut Tally) -> Result<()> {
+    let lab = context.lab()?;
+    for &(cpu, mte) in check::MACHINES {
+        let result = check::compare(lab, cpu, mte).and_then(|differences| {
+            ensure!(differences.is_empty(), "{}", differences.join("; "));
+            Ok(())
+        });
+        tally.judge(&check::machine_name(cpu, mte), &result);
+    }
+    Ok(())
+}
+
+/// Lists the names of runs.
+pub fn names(runs: &'static [Run]) -> impl Iterator<Item = &'static str> {
+    runs.iter().map(|run| run.name)
+}

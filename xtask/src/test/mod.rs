@@ -1,0 +1,177 @@
+//! `cargo xtask test`: every test there is, in parts.
+//!
+//! Parts are data ([`PARTS`]): a name, what it shows, a function. A part reports each of its tests
+//! to the [`Tally`]; one that cannot run at all counts as a failure. The last line is plain text,
+//! for those who look at nothing else.
+
+mod crash;
+mod driver;
+mod host;
+mod image;
+mod instructions;
+mod ktap;
+mod machines;
+mod tally;
+mod texts;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::lab::Lab;
+use machines::Run;
+use tally::Tally;
+
+/// Options of the tests.
+#[derive(Args, Debug)]
+pub struct TestArgs {
+    /// Run only these parts, or these machines of a part
+    #[arg(value_name = "PART")]
+    parts: Vec<String>,
+    /// List the parts, and the machines of each
+    #[arg(long)]
+    list: bool,
+    /// Use this emulator
+    #[arg(long, value_name = "PATH")]
+    qemu: Option<PathBuf>,
+    /// Show passed tests too
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// One part.
+struct Part {
+    /// What users call it.
+    name: &'static str,
+    /// What it shows.
+    about: &'static str,
+    /// What it consists of.
+    work: Work,
+}
+
+/// What a part consists of.
+#[derive(Clone, Copy)]
+enum Work {
+    /// A function that reports to the tally.
+    Function(fn(&Context, &mut Tally) -> Result<()>),
+    /// Runs of machines, which can also be asked for one by one.
+    Machines(&'static [Run]),
+}
+use Work::{Function, Machines};
+
+/// All parts, the quick ones first.
+const PARTS: &[Part] = &[
+    part(
+        "header",
+        "the driver's C header says what the interface crate says",
+        Function(texts::header),
+    ),
+    part("docs", "the reference has a section for every call", Function(texts::docs)),
+    part("host", "the tests of every crate, on this machine", Function(host::crates)),
+    part("loom", "the memory-ordering tests, in every interleaving", Function(host::loom)),
+    part("miri", "the tests that Miri can run: no undefined behaviour", Function(host::miri)),
+    part("image", "the instructions of the release image", Function(image::test)),
+    part(
+        "driver",
+        "the driver builds without a warning, in the kernel's style",
+        Function(driver::test),
+    ),
+    part("boot", "the host boots under the firmware", Machines(machines::BOOT)),
+    part(
+        "check",
+        "the host has every CPU feature that it has without the firmware",
+        Function(machines::check),
+    ),
+    part("crash", "a fault of EL2 ends in a report", Function(crash::test)),
+    part("suite", "the hypercall suite in the host", Machines(machines::SUITE)),
+    part("hotplug", "CPUs come and go while guests run", Machines(machines::HOTPLUG)),
+    part("sweep", "a guest executes every system instruction", Machines(machines::SWEEP)),
+    part("run", "the demonstration of `cargo xtask run`", Machines(machines::RUN)),
+];
+
+const fn part(name: &'static str, about: &'static str, work: Work) -> Part {
+    Part { name, about, work }
+}
+
+impl Part {
+    fn runs(&self) -> impl Iterator<Item = &'static str> {
+        let runs = if let Machines(runs) = self.work { runs } else { &[] };
+        machines::names(runs)
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.name == word || self.runs().any(|run| run == word)
+    }
+
+    fn test(&self, context: &Context, tally: &mut Tally) -> Result<()> {
+        match self.work {
+            Function(test) => test(context, tally),
+            Machines(runs) => machines::test(runs, self.name, context, tally),
+        }
+    }
+}
+
+/// What parts share.
+struct Context {
+    args: TestArgs,
+    lab: OnceLock<Lab>,
+}
+
+impl Context {
+    /// Does the set-up once, when the first part asks.
+    fn lab(&self) -> Result<&Lab> {
+        if self.lab.get().is_none() {
+            let lab = Lab::new(self.args.qemu.as_deref())?;
+            return Ok(self.lab.get_or_init(|| lab));
+        }
+        Ok(self.lab.get().expect("it was set"))
+    }
+
+    /// Tells whether a run of a part was asked for.
+    fn wants(&self, part: &str, run: &str) -> bool {
+        let words = &self.args.parts;
+        words.is_empty() || words.iter().any(|word| word == part || word == run)
+    }
+
+    fn wants_any(&self, part: &Part) -> bool {
+        self.args.parts.is_empty() || self.args.parts.iter().any(|word| part.has(word))
+    }
+}
+
+/// Tests, and returns whether nothing failed.
+pub fn test(args: TestArgs) -> Result<ExitCode> {
+    if args.list {
+        list();
+        return Ok(ExitCode::SUCCESS);
+    }
+    for word in &args.parts {
+        if !PARTS.iter().any(|part| part.has(word)) {
+            bail!("there is no part {word}; `cargo xtask test --list` tells what there is");
+        }
+    }
+    let mut tally = Tally::new(args.verbose);
+    let context = Context { args, lab: OnceLock::new() };
+    for part in PARTS.iter().filter(|part| context.wants_any(part)) {
+        let started = Instant::now();
+        tally.begin(part.name);
+        if let Err(error) = part.test(&context, &mut tally) {
+            tally.fail("as a whole", &format!("{error:#}"));
+        }
+        tally.end(started.elapsed());
+    }
+    println!("{}", tally.closing_line());
+    Ok(if tally.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn list() {
+    for part in PARTS {
+        println!("{:<10} {}", part.name, part.about);
+        for run in part.runs() {
+            println!("  {run}");
+        }
+    }
+}
