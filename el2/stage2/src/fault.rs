@@ -9,7 +9,7 @@ use crate::flush;
 use crate::hardware::Env;
 use crate::stage2::Stage2;
 use crate::walk::{self, Position};
-use verdigris_abi::{Ipa, Stat};
+use verdigris_abi::{Ipa, PAGE_SIZE, Stat};
 
 /// What the guest wanted to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ fn relax<E: Env>(env: &E, at: &Position<'_>, ipa: Ipa, access: Access) -> Option
     };
     flush::publish(env);
     env.count(Stat::TlbiLocal, 1);
-    env.local(ipa);
+    env.local(ipa.align_down(PAGE_SIZE));
     Some(resolution)
 }
 
