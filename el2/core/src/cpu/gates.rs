@@ -18,6 +18,8 @@ pub(super) fn open(gates: &[Gate], id: &IdRegisters) -> u64 {
 type Id = IdRegisters;
 
 /// HCRX_EL2 (Arm ARM, D24.2): what is undefined or trapped at EL1 and EL0 unless its bit is set.
+///
+/// SMPME (5) is no such bit: with it clear the host's streaming priorities are the physical ones.
 pub(super) const HCRX: &[Gate] = &[
     (0, Id::has_ls64_accdata), // EnAS0
     (1, Id::has_ls64),         // EnALS

@@ -8,7 +8,7 @@
 //! Guest memory stays the host's and is only shared, so a share is counted where the mapping is: a
 //! block of 2 MiB or 1 GiB costs one count, not 512. For that to exclude donations, a donation is
 //! counted in every block around its page *before* it takes the page, and refused where a block is
-//! shared. Each word changes by one compare-and-swap, whose transition [`words`] alone defines; a
+//! shared. Each word changes by one compare-and-swap, whose transition `words` alone defines; a
 //! donation that fails halfway takes its counts back.
 //!
 //! The objection: between counting and taking back, a block looks partly given away, and a share of it

@@ -23,6 +23,18 @@ pub struct Below {
     pub extended_power_state: bool,
 }
 
+impl Below {
+    /// Draws the conclusions from w0 of three calls: PSCI_FEATURES(SMCCC_VERSION), SMCCC_VERSION, which
+    /// is made only if the first did not fail, and PSCI_FEATURES(CPU_SUSPEND).
+    pub const fn from_answers(has_version: i32, version: i32, suspend: i32) -> Self {
+        let known = has_version >= 0 && version > 0;
+        Self {
+            smccc_version: if known { version as u32 } else { 0 },
+            extended_power_state: suspend >= 0 && suspend & 1 << 1 != 0,
+        }
+    }
+}
+
 /// What a decision needs to know of the host.
 pub trait Host {
     /// Tells whether an address lies in memory that the host owns.

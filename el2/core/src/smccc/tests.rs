@@ -25,6 +25,15 @@ fn call(below: &Below, registers: [u64; 4]) -> Action {
 const NO: Action = Action::Answer(0xffff_ffff_ffff_ffff);
 
 #[test]
+fn what_is_below_is_learned_from_three_calls() {
+    assert_eq!(Below::from_answers(-1, 0, 0), OLD);
+    assert_eq!(Below::from_answers(0, -1, -1), OLD);
+    assert_eq!(Below::from_answers(0, 0x1_0001, 1), NEW);
+    let extended = Below { smccc_version: 0x1_0004, extended_power_state: true };
+    assert_eq!(Below::from_answers(0, 0x1_0004, 3), extended);
+}
+
+#[test]
 fn the_version_is_1_2_everywhere() {
     for below in [OLD, NEW] {
         assert_eq!(call(&below, [0x8000_0000, 0, 0, 0]), Action::Answer(0x1_0002));
