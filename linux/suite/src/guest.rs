@@ -106,6 +106,18 @@ impl Guest {
         CONTROLS + (vcpu * PAGE) as u64
     }
 
+    /// Ends the program of a vCPU whose spinner left by a fault: steps over accesses until it sees the stop.
+    #[track_caller]
+    pub fn stop_program(&self, vcpu: usize) {
+        self.controls.write(vcpu, control::STOP, 1);
+        let runner = self.cpu(vcpu);
+        let mut exit = runner.run_with(verdigris_abi::flags::RUN_SKIP, 0);
+        while exit.done().is_none() {
+            exit.fault();
+            exit = runner.run_with(verdigris_abi::flags::RUN_SKIP, 0);
+        }
+    }
+
     /// Runs a program that ends only when it is told to, on a thread of its own, bound to `cpu`.
     ///
     /// The IPA of the control page becomes its last argument.

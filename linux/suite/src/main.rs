@@ -3,6 +3,7 @@
 //! It speaks to the firmware through the raw hypercall device alone, so that nothing between the two can
 //! hide a mistake of either.
 
+mod cases;
 mod firmware;
 mod guest;
 mod hwcaps;
@@ -10,7 +11,6 @@ mod ktap;
 mod pages;
 mod raw;
 mod sys;
-mod tests;
 mod vcpu;
 mod vm;
 
@@ -54,7 +54,7 @@ fn test(mut options: &[&str]) -> ExitCode {
             _ => break,
         }
     }
-    let chosen: Vec<_> = tests::all().filter(|test| is_chosen(test, group, options)).collect();
+    let chosen: Vec<_> = cases::all().filter(|test| is_chosen(test, group, options)).collect();
     if list {
         chosen.iter().for_each(|test| println!("{}", test.name));
         return ExitCode::SUCCESS;
@@ -77,7 +77,7 @@ fn is_chosen(test: &Test, group: Option<&str>, names: &[&str]) -> bool {
 
 /// Runs one test in this process: what the harness starts.
 fn execute(name: &str) -> ExitCode {
-    match tests::all().find(|test| test.name == name) {
+    match cases::all().find(|test| test.name == name) {
         Some(test) => {
             (test.run)();
             ExitCode::SUCCESS

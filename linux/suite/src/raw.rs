@@ -102,6 +102,16 @@ impl Raw {
         registers
     }
 
+    /// Makes a call with vector registers loaded; returns them as they are afterwards.
+    pub fn exchange_with_vectors(
+        &self,
+        registers: &mut Registers,
+        vectors: &sys::VectorRegisters,
+    ) -> sys::VectorRegisters {
+        // SAFETY: integers only; the driver follows none of them.
+        unsafe { sys::vectors_across_ioctl(&self.file, CALL, registers, vectors) }
+    }
+
     /// Makes a call with a function and arguments from x1 on; the rest is 0.
     pub fn call(&self, function: u32, arguments: &[u64]) -> Registers {
         let mut registers = Registers([0; 18]);

@@ -15,7 +15,14 @@ pub unsafe fn ioctl<T>(file: &File, request: u32, argument: &mut T) -> Result<()
     assert_eq!((request >> 16 & 0x3fff) as usize, size_of::<T>(), "the request has another size");
     // SAFETY: the kernel reads and writes as many bytes as the request says, which is the size of a T;
     // the rest is the caller's promise.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), request as _, ptr::from_mut(argument)) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_ioctl,
+            file.as_raw_fd(),
+            u64::from(request),
+            ptr::from_mut(argument),
+        )
+    };
     if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -70,11 +77,6 @@ impl Mapping {
         // SAFETY: as in `read`.
         unsafe { self.word(offset_bytes).write_volatile(value) }
     }
-
-    /// Returns the number of bytes.
-    pub fn byte_count(&self) -> usize {
-        self.byte_count
-    }
 }
 
 impl Drop for Mapping {
@@ -118,6 +120,17 @@ pub fn cpus() -> Vec<usize> {
     }
 }
 
+/// Returns the CPUs that are online.
+pub fn online() -> Vec<usize> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let number = |text: &str| text.parse::<usize>().ok();
+    let ranges = text.trim().split(',').filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(number(first)?..=number(last)?)
+    });
+    ranges.flatten().collect()
+}
+
 /// Reads a value of the auxiliary vector.
 pub fn auxiliary(kind: u64) -> u64 {
     // SAFETY: reads a table that the C library keeps.
@@ -131,15 +144,79 @@ pub fn prctl(option: i32, argument: u64) -> Result<i32> {
     if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Ends a process of ours by SIGKILL.
-pub fn kill(process: u32) -> Result<()> {
-    // SAFETY: signals have no memory.
-    let result = unsafe { libc::kill(process.cast_signed(), libc::SIGKILL) };
-    if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
-}
-
 /// Waits without giving up the CPU's attention.
 pub fn pause() {
     std::hint::spin_loop();
     std::thread::yield_now();
+}
+
+/// V0 to V31, then FPCR and FPSR.
+pub type VectorRegisters = [u64; 66];
+
+/// Loads the vector registers, makes an ioctl on a file, and returns what they hold then.
+///
+/// # Safety
+/// As for [`ioctl`].
+#[cfg(target_arch = "aarch64")]
+pub unsafe fn vectors_across_ioctl<T>(
+    file: &File,
+    request: u32,
+    argument: &mut T,
+    before: &VectorRegisters,
+) -> VectorRegisters {
+    const IOCTL: u64 = 29;
+    assert_eq!((request >> 16 & 0x3fff) as usize, size_of::<T>(), "the request has another size");
+    let mut after = [0; 66];
+    let result: i64;
+    // SAFETY: `before` is read and `after` written within their bounds; the kernel reads and writes as
+    // much of `argument` as it has; the rest is the caller's promise. All vector registers are named as
+    // clobbered, FPCR and FPSR are put back.
+    unsafe {
+        std::arch::asm!(
+            "mrs x11, fpcr", "mrs x12, fpsr",
+            "ldp q0, q1, [x9]", "ldp q2, q3, [x9, #32]", "ldp q4, q5, [x9, #64]",
+            "ldp q6, q7, [x9, #96]", "ldp q8, q9, [x9, #128]", "ldp q10, q11, [x9, #160]",
+            "ldp q12, q13, [x9, #192]", "ldp q14, q15, [x9, #224]", "ldp q16, q17, [x9, #256]",
+            "ldp q18, q19, [x9, #288]", "ldp q20, q21, [x9, #320]", "ldp q22, q23, [x9, #352]",
+            "ldp q24, q25, [x9, #384]", "ldp q26, q27, [x9, #416]", "ldp q28, q29, [x9, #448]",
+            "ldp q30, q31, [x9, #480]", "ldp x13, x14, [x9, #512]",
+            "msr fpcr, x13", "msr fpsr, x14",
+            "svc #0",
+            "mrs x13, fpcr", "mrs x14, fpsr", "stp x13, x14, [x10, #512]",
+            "stp q0, q1, [x10]", "stp q2, q3, [x10, #32]", "stp q4, q5, [x10, #64]",
+            "stp q6, q7, [x10, #96]", "stp q8, q9, [x10, #128]", "stp q10, q11, [x10, #160]",
+            "stp q12, q13, [x10, #192]", "stp q14, q15, [x10, #224]", "stp q16, q17, [x10, #256]",
+            "stp q18, q19, [x10, #288]", "stp q20, q21, [x10, #320]", "stp q22, q23, [x10, #352]",
+            "stp q24, q25, [x10, #384]", "stp q26, q27, [x10, #416]", "stp q28, q29, [x10, #448]",
+            "stp q30, q31, [x10, #480]",
+            "msr fpcr, x11", "msr fpsr, x12",
+            inlateout("x0") i64::from(file.as_raw_fd()) => result,
+            in("x1") u64::from(request), in("x2") ptr::from_mut(argument), in("x8") IOCTL,
+            in("x9") before.as_ptr(), in("x10") after.as_mut_ptr(),
+            out("x11") _, out("x12") _, out("x13") _, out("x14") _,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _,
+            out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _,
+            out("v12") _, out("v13") _, out("v14") _, out("v15") _, out("v16") _, out("v17") _,
+            out("v18") _, out("v19") _, out("v20") _, out("v21") _, out("v22") _, out("v23") _,
+            out("v24") _, out("v25") _, out("v26") _, out("v27") _, out("v28") _, out("v29") _,
+            out("v30") _, out("v31") _,
+            options(nostack),
+        );
+    }
+    assert_eq!(result, 0, "the ioctl failed");
+    after
+}
+
+/// Says that there are no such registers here: this only exists so that the suite builds anywhere.
+///
+/// # Safety
+/// It does nothing.
+#[cfg(not(target_arch = "aarch64"))]
+pub unsafe fn vectors_across_ioctl<T>(
+    _: &File,
+    _: u32,
+    _: &mut T,
+    _: &VectorRegisters,
+) -> VectorRegisters {
+    unimplemented!("the suite's tests run on arm64")
 }

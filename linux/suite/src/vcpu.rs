@@ -1,6 +1,6 @@
 //! A vCPU: its registers, and why it stops.
 
-use verdigris_abi::{ExitReason, Status, call, flags, reg};
+use verdigris_abi::{Error, ExitReason, Status, call, flags, reg};
 use verdigris_guest::event;
 
 use crate::raw::{Registers, raw};
@@ -108,6 +108,9 @@ impl Exit {
     }
 }
 
+/// How often to try a vCPU that is busy.
+const BUSY_PATIENCE: u32 = 100_000;
+
 /// A vCPU, by VM and index.
 #[derive(Clone, Copy, Debug)]
 pub struct Vcpu {
@@ -141,10 +144,13 @@ impl Vcpu {
     /// As `run`, with flags for the first entry.
     #[track_caller]
     pub fn run_with(&self, mut flags: u64, value: u64) -> Exit {
+        let mut patience = BUSY_PATIENCE;
         loop {
             match self.enter(flags, value) {
                 Ok(Exit::Interrupt) => flags = 0,
                 Ok(exit) => return exit,
+                // Another thread of the test looks at its registers.
+                Err(Error::Busy) if patience > 0 => patience -= 1,
                 Err(error) => panic!("vCPU {} can't run: {error}", self.index),
             }
         }

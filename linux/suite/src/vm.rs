@@ -70,6 +70,12 @@ impl Vm {
         self.donated.lock().expect("no panic under it").push(pages);
     }
 
+    /// Lists the addresses of all pages that were donated.
+    pub fn donated_addresses(&self) -> Vec<u64> {
+        let donated = self.donated.lock().expect("no panic under it");
+        donated.iter().flat_map(Pages::addresses).collect()
+    }
+
     /// Creates a vCPU.
     pub fn vcpu(&self, index: u64) -> Status<Vcpu> {
         let region = Pages::chunks(self.vcpu_order, 1);

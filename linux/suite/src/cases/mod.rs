@@ -1,0 +1,51 @@
+//! All tests, by what they are about.
+
+mod ageing;
+mod arguments;
+mod blocks;
+mod counters;
+mod discovery;
+mod exits;
+mod hotplug;
+mod invalidation;
+mod lifetime;
+mod mapping;
+mod registers;
+mod replace;
+mod support;
+mod sweep;
+
+use crate::ktap::Test;
+
+/// Lists every test there is.
+pub fn all() -> impl Iterator<Item = &'static Test> {
+    let modules = [
+        discovery::TESTS,
+        arguments::TESTS,
+        mapping::TESTS,
+        blocks::TESTS,
+        exits::TESTS,
+        registers::TESTS,
+        ageing::TESTS,
+        replace::TESTS,
+        invalidation::TESTS,
+        lifetime::TESTS,
+        lifetime::helpers::TESTS,
+        counters::TESTS,
+        hotplug::TESTS,
+        sweep::TESTS,
+    ];
+    modules.into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = super::all().map(|test| test.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -1,0 +1,53 @@
+//! What several tests need.
+
+use verdigris_abi::{Error, Status};
+
+use crate::ktap::skip;
+use crate::pages::PAGE;
+use crate::sys;
+
+/// Bytes of a number of pages.
+pub const fn bytes(pages: usize) -> u64 {
+    (pages * PAGE) as u64
+}
+
+/// Binds the caller to the first CPU, and chooses CPUs for `count` others: different ones while there are.
+pub fn spread(count: usize) -> Vec<usize> {
+    let cpus = sys::cpus();
+    sys::run_on(cpus[0]).expect("the first CPU is there");
+    (1..=count).map(|index| cpus[index % cpus.len()]).collect()
+}
+
+/// Returns how many vCPUs spin at once in tests that like many: one a CPU but ours, at least one.
+pub fn vcpus_at_once() -> usize {
+    sys::cpus().len().saturating_sub(1).clamp(1, 3)
+}
+
+/// Skips the test on a machine with one CPU.
+pub fn needs_two_cpus() {
+    if sys::cpus().len() < 2 {
+        skip("needs two CPUs");
+    }
+}
+
+/// Expects an error of several that may be returned.
+#[track_caller]
+pub fn one_of<T: std::fmt::Debug>(result: Status<T>, errors: &[Error], what: &str) {
+    match result {
+        Err(error) if errors.contains(&error) => {}
+        other => panic!("{what}: {other:?} instead of {errors:?}"),
+    }
+}
+
+/// Compares bits with what a rule says of each page.
+#[track_caller]
+pub fn assert_young(young: &[bool], what: &str, rule: impl Fn(usize) -> bool) {
+    let wrong: Vec<_> = (0..young.len()).filter(|&page| young[page] != rule(page)).collect();
+    let some = &wrong[..wrong.len().min(8)];
+    assert!(
+        wrong.is_empty(),
+        "{what}: {} pages of {} wrong, such as {some:?}",
+        wrong.len(),
+        young.len()
+    );
+}
