@@ -17,10 +17,12 @@
 mod image {
     pub mod banner;
     pub mod boot;
+    pub mod cache;
     pub mod console;
     pub mod controls;
     pub mod crash;
     pub mod debug;
+    pub mod debug_regs;
     pub mod frame;
     pub mod host;
     pub mod hypercall;
@@ -29,11 +31,18 @@ mod image {
     pub mod mmu;
     pub mod percpu;
     pub mod power;
+    pub mod presence;
+    pub mod stage2;
     pub mod start;
+    pub mod switch;
     pub mod sysreg;
     pub mod system;
     pub mod tlb;
     pub mod trap;
+    pub mod vcpu;
+    pub mod vm;
+    pub mod vm_env;
+    pub mod vmids;
 }
 
 #[cfg(not(target_os = "none"))]

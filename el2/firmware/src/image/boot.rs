@@ -5,9 +5,12 @@
 #![allow(unsafe_code)]
 
 use core::arch::global_asm;
+use core::mem::offset_of;
 
-use super::percpu::{self, offset};
-use super::{crash, frame, mmu, start, trap};
+use verdigris_core::guest::{Context, FpRegisters, Slot};
+
+use super::percpu::{self, PerCpu, offset};
+use super::{crash, frame, mmu, start, sysreg, trap};
 
 /// SCTLR_EL2 with the MMU off: the RES1 bits of an EL2 with E2H 0 (D19.2.118): EIS, EOS and those that
 /// have no meaning in this regime.
@@ -24,6 +27,7 @@ const PARANGE_48: u64 = 5;
 
 global_asm!(
     include_str!("vectors.S"),
+    include_str!("guest.S"),
     include_str!("boot.S"),
     boot_percpu = sym percpu::BOOT,
     main = sym start::main,
@@ -37,6 +41,9 @@ global_asm!(
     HAS_PAUTH = const offset::HAS_PAUTH,
     CRASH_X = const offset::CRASH_X,
     CRASH_SP = const offset::CRASH_SP,
+    RUNNING = const offset::RUNNING,
+    CONTEXT_X = const offset_of!(Context, general),
+    CONTEXT_KEY = const offset_of!(Context, system) + 8 * Slot::ApiaLo as usize,
     FRAME_SIZE = const frame::SIZE,
     FRAME_KEY = const frame::KEY_OFFSET,
     HCR_BOOT = const HCR_BOOT,
@@ -54,13 +61,95 @@ global_asm!(
 unsafe extern "C" {
     static crash_vectors: u8;
     static host_vectors: u8;
+    static guest_vectors: u8;
     fn boot_secondary();
     fn host_start(x0: u64, sp: u64) -> !;
+    fn guest_enter(context: *mut Context, percpu: *const PerCpu) -> u64;
+    fn fp_save(to: *mut FpRegisters);
+    fn fp_load(from: *const FpRegisters);
+    fn fp_save_sve(vectors: u64, status: u64, has_ffr: u64);
+    fn fp_load_sve(vectors: u64, status: u64, has_ffr: u64);
 }
 
 /// Returns the address of the vectors that are in force while the host runs.
 pub fn host_vectors_address() -> u64 {
     (&raw const host_vectors) as u64
+}
+
+/// Returns the address of the vectors that are in force while a guest runs.
+pub fn guest_vectors_address() -> u64 {
+    (&raw const guest_vectors) as u64
+}
+
+/// Enters a guest and returns the kind of the exception that ended it: 0 synchronous, 1 IRQ, 2 FIQ,
+/// 3 SError.
+///
+/// # Safety
+/// All of the guest's EL1 is loaded, ELR_EL2 and SPSR_EL2 are its own, and `guest_vectors` in force.
+pub unsafe fn enter_guest(context: &mut Context, percpu: &PerCpu) -> u64 {
+    // SAFETY: the caller's word; the assembly keeps what a function call keeps.
+    unsafe { guest_enter(context, percpu) }
+}
+
+/// Tells whether the host is in streaming mode (SVCR.SM), where FP registers are not what they seem.
+pub fn is_streaming(percpu: &PerCpu) -> bool {
+    percpu.cpu().id.has_sme() && sysreg::read!("s3_3_c4_c2_2") & 1 != 0
+}
+
+/// Where FPSR and FPCR stand in a CPU's area for FP registers, behind 32 vectors, 16 predicates and
+/// FFR of the largest length (256 and 32 bytes).
+const FP_STATUS_OFFSET: u64 = 32 * 256 + 17 * 32;
+/// Pages of that area.
+pub const FP_AREA_PAGES: u64 = (FP_STATUS_OFFSET + 16).div_ceil(verdigris_abi::PAGE_SIZE);
+
+/// Saves the host's FP/SIMD registers, all of SVE where the CPU has it.
+///
+/// # Safety
+/// CPTR_EL2 lets EL2 use what the CPU has, and the host is not in streaming mode.
+pub unsafe fn fp_save_host(percpu: &PerCpu) {
+    let area = percpu.fp_area.get();
+    // SAFETY: the area was allocated for this; FFR can be used outside streaming mode.
+    unsafe {
+        if percpu.cpu().id.has_sve() {
+            fp_save_sve(area, area + FP_STATUS_OFFSET, 1);
+        } else {
+            fp_save(area as *mut FpRegisters);
+        }
+    }
+}
+
+/// Loads what [`fp_save_host`] saved.
+///
+/// # Safety
+/// As [`fp_save_host`].
+pub unsafe fn fp_load_host(percpu: &PerCpu) {
+    let area = percpu.fp_area.get();
+    // SAFETY: as in `fp_save_host`.
+    unsafe {
+        if percpu.cpu().id.has_sve() {
+            fp_load_sve(area, area + FP_STATUS_OFFSET, 1);
+        } else {
+            fp_load(area as *const FpRegisters);
+        }
+    }
+}
+
+/// Saves a guest's FP/SIMD registers.
+///
+/// # Safety
+/// CPTR_EL2 lets EL2 use them.
+pub unsafe fn fp_save_guest(to: &mut FpRegisters) {
+    // SAFETY: the caller's word.
+    unsafe { fp_save(to) }
+}
+
+/// Loads a guest's FP/SIMD registers; what is above 128 bits becomes zero.
+///
+/// # Safety
+/// CPTR_EL2 lets EL2 use them.
+pub unsafe fn fp_load_guest(from: &FpRegisters) {
+    // SAFETY: the caller's word.
+    unsafe { fp_load(from) }
 }
 
 /// Returns where a CPU enters that PSCI starts with the address of its [`percpu::PerCpu`].

@@ -8,7 +8,7 @@
 use log::debug;
 use spin::Once;
 use spin::mutex::SpinMutex;
-use verdigris_abi::{Error, Ipa, Pa};
+use verdigris_abi::{Error, Ipa, Pa, Status};
 use verdigris_core::cpu::{HOST_ENTRY_SPSR, vtcr};
 use verdigris_platform::{Machine, Region};
 use verdigris_stage2::{Attributes, Geometry, HostFault, Identity, Level, Root};
@@ -154,6 +154,19 @@ pub fn enter(address: u64, x0: u64) -> ! {
         sysreg::write!("spsr_el2", HOST_ENTRY_SPSR);
         boot::enter_host(x0)
     }
+}
+
+/// Takes a page from the host: no CPU of its reaches the page when this returns.
+pub fn take_page(page: Pa) -> Status {
+    let _guard = host().writer.lock();
+    host().map.take_page(&Machinery, Ipa(page.0))
+}
+
+/// Maps a page for the host again.
+pub fn give_page(page: Pa) {
+    let _guard = host().writer.lock();
+    let given = host().map.give_page(&Machinery, Ipa(page.0), Attributes::HOST_RAM);
+    given.expect("the host's tables for a page that was taken are still there");
 }
 
 /// Tells whether the host's access to an address should be tried again.

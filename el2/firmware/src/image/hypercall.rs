@@ -3,12 +3,16 @@
 //! The owner in the function identifier decides (Arm DEN 0028, section 2.5). A call returns its status
 //! in x0 and results from x1 on; registers beyond its results keep what the caller had there.
 
-use verdigris_abi::{Error, MAX_VMS, UID, VERSION, flags};
-use verdigris_core::call::{Call, Registers};
+use verdigris_abi::{
+    Error, MAX_VMS, Pa, RECLAIM_ADDRESSES, STATS_PER_CALL, Stat, Status, UID, VERSION, flags,
+};
+use verdigris_core::call::{Call, Registers, VmHandle};
+use verdigris_core::ownership::Owner;
 
 use super::frame::Frame;
 use super::percpu::PerCpu;
-use super::{debug, power, sysreg, system};
+use super::vm::{self, VmRef};
+use super::{debug, memory, power, stage2, sysreg, system, vcpu};
 
 /// Owner field of the vendor-specific hypervisor service.
 const OWNER_HYPERVISOR: u32 = 6;
@@ -33,11 +37,42 @@ pub fn dispatch(frame: &mut Frame, percpu: &PerCpu) {
     };
 }
 
-fn answer(call: Call, x: &mut Registers, percpu: &PerCpu) -> Result<(), Error> {
+fn answer(call: Call, x: &mut Registers, percpu: &PerCpu) -> Status {
     match call {
+        Call::Uid | Call::Revision => {}
         Call::Features => features(x, percpu),
+        Call::HostReset => x[1] = vm::destroy_all(percpu)?,
+        Call::Statistics { vm, first } => statistics(vm, first, x, percpu)?,
+        Call::PageState { page } => page_state(page, x),
         Call::DebugCrash { kind } => debug::crash(kind)?,
-        _ => return Err(Error::NotSupported),
+        Call::VmLayout { ipa_bits } => {
+            x[1] = vm::region_order(ipa_bits)?.into();
+            x[2] = vcpu::REGION_ORDER.into();
+        }
+        Call::VmCreate { ipa_bits, region } => x[1] = vm::create(ipa_bits, region)?.0.into(),
+        Call::VmDestroy { vm } => x[1] = vm::destroy(vm, percpu)?,
+        Call::VmDonate { vm, pages } => {
+            x[1] = VmRef::get(vm, percpu)?.donate(pages.start(), pages.page_count())?;
+        }
+        Call::VmReclaim { vm, max } => {
+            let mut pages = [0; RECLAIM_ADDRESSES as usize];
+            let count = VmRef::get(vm, percpu)?.reclaim(&mut pages[..max as usize]);
+            x[1] = count as u64;
+            x[2..2 + count].copy_from_slice(&pages[..count]);
+        }
+        Call::VcpuCreate { vcpu, region } => {
+            vcpu::create(&*VmRef::get(vcpu.vm, percpu)?, vcpu, region)?;
+        }
+        Call::VcpuRun { vcpu, .. } => vcpu::run(&mut VmRef::get(vcpu.vm, percpu)?, x, percpu)?,
+        Call::VcpuGetReg { vcpu, register } => {
+            let vm = VmRef::get(vcpu.vm, percpu)?;
+            x[1] = vcpu::get_register(&vm, vcpu.index, register, percpu)?;
+        }
+        Call::VcpuSetReg { vcpu, register, value } => {
+            let vm = VmRef::get(vcpu.vm, percpu)?;
+            vcpu::set_register(&vm, vcpu.index, register, value, percpu)?;
+        }
+        _ => return stage2::answer(call, x, percpu),
     }
     Ok(())
 }
@@ -51,4 +86,34 @@ fn features(x: &mut Registers, percpu: &PerCpu) {
     x[4] = MAX_VMS;
     x[5] = power::cpu_count() as u64;
     x[6] = sysreg::read!("cntfrq_el0");
+}
+
+/// Returns sixteen counters of a VM, or their sums over all VMs, from one index on.
+fn statistics(vm: Option<VmHandle>, first: u64, x: &mut Registers, percpu: &PerCpu) -> Status {
+    let count = Stat::COUNT as u64;
+    if first >= count {
+        return Err(Error::Invalid);
+    }
+    let vm = vm.map(|handle| VmRef::get(handle, percpu)).transpose()?;
+    x[1] = count;
+    for (index, result) in x[2..2 + STATS_PER_CALL as usize].iter_mut().enumerate() {
+        *result = match (Stat::ALL.get(first as usize + index), &vm) {
+            (None, _) => 0,
+            (Some(&stat), Some(vm)) => vm.statistic(stat),
+            (Some(&stat), None) => vm::total(stat, percpu),
+        };
+    }
+    Ok(())
+}
+
+/// Tells whose a page is, and how many mappings share it.
+fn page_state(page: Pa, x: &mut Registers) {
+    let state = memory::ownership().query(page);
+    (x[1], x[3]) = match state.owner {
+        Owner::Host => (flags::OWNER_HOST, 0),
+        Owner::El2 => (flags::OWNER_EL2, 0),
+        Owner::Vm(vm) => (flags::OWNER_VM, vm.0.into()),
+        Owner::None => (flags::OWNER_NONE, 0),
+    };
+    x[2] = state.shares;
 }

@@ -32,10 +32,7 @@ pub fn this_cpu() -> IdRegisters {
         mmfr2: read!("id_aa64mmfr2_el1"),
         mmfr3: read!("s3_0_c0_c7_3"),
         mmfr4: read!("s3_0_c0_c7_4"),
-        pmcr: 0,
-        mpamidr: 0,
-        pmbidr: 0,
-        smidr: 0,
+        ..IdRegisters::default()
     };
     if id.has_pmu() {
         id.pmcr = read!("pmcr_el0");
@@ -45,9 +42,6 @@ pub fn this_cpu() -> IdRegisters {
     }
     if id.has_spe() {
         id.pmbidr = read!("s3_0_c9_c10_7");
-    }
-    if id.has_sme() {
-        id.smidr = read!("s3_1_c0_c0_6");
     }
     id
 }

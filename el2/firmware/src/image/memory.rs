@@ -9,17 +9,19 @@ use core::alloc::Layout;
 use core::ops::Range;
 use core::ptr::NonNull;
 use core::slice;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use buddy_system_allocator::Heap;
 use spin::Once;
 use spin::mutex::SpinMutex;
-use verdigris_abi::{PAGE_SIZE, Pa};
+use verdigris_abi::{Error, PAGE_SIZE, Pa, Status};
+use verdigris_core::call::{LeafSize, PaRange, VmHandle};
+use verdigris_core::ownership::Ownership;
 use verdigris_platform::layout::Kept;
 use verdigris_platform::{Machine, Region};
-use verdigris_stage2::{Identity, Table, TablePage};
+use verdigris_stage2::{Identity, Level, Table, TablePage};
 
-use super::percpu;
+use super::{cache, host, percpu};
 
 /// Largest allocation is 2^(ORDER - 1) bytes.
 const ORDER: usize = 40;
@@ -34,6 +36,7 @@ pub struct Pool {
 }
 
 static POOL: Once<Pool> = Once::new();
+static OWNERSHIP: Once<Ownership<'static>> = Once::new();
 
 /// Table pages that maps of devices and unaligned edges of RAM take beside those for RAM itself.
 const EXTRA_TABLES: u64 = 64;
@@ -50,13 +53,152 @@ pub fn needed_bytes(memory: &[Region], cpu_count: usize) -> u64 {
 }
 
 fn ownership_bytes(memory: &[Region]) -> u64 {
-    0
+    // RAM that is too scattered for the table is refused when the table is made.
+    let ram = Ranges::of(memory.iter().copied(), Region::whole_pages);
+    Ownership::memory_needed(ram.as_slice()).unwrap_or(0).next_multiple_of(PAGE_SIZE)
+}
+
+/// A list of page ranges, before there is memory to allocate one in.
+struct Ranges {
+    items: [PaRange; 32],
+    count: usize,
+}
+
+impl Ranges {
+    /// Collects regions, rounded to pages by `round`; what does not fit the list is left out.
+    fn of(
+        regions: impl Iterator<Item = Region>,
+        round: impl Fn(Region) -> Option<Region>,
+    ) -> Self {
+        let nothing = PaRange::new(0, 1).expect("page 0 is a page");
+        let mut list = Self { items: [nothing; 32], count: 0 };
+        for region in regions.filter_map(round).take(list.items.len()) {
+            if let Ok(range) = PaRange::new(region.start().0, region.bytes() / PAGE_SIZE) {
+                list.items[list.count] = range;
+                list.count += 1;
+            }
+        }
+        list
+    }
+
+    fn as_slice(&self) -> &[PaRange] {
+        &self.items[..self.count]
+    }
+}
+
+/// Widens a region to whole pages.
+fn outwards(region: Region) -> Option<Region> {
+    let end = region.end().0.checked_next_multiple_of(PAGE_SIZE)?;
+    Region::new(region.start().align_down(PAGE_SIZE), Pa(end))
 }
 
 /// Hands what the firmware keeps to the pool and makes the ownership table, once.
-pub fn init(_machine: &Machine, kept: Kept) {
+pub fn init(machine: &Machine, kept: Kept) -> Result<(), Error> {
     let range = kept.above.whole_pages().expect("the layout keeps memory behind the image");
-    init_pool(range.start().0..range.end().0);
+    let bytes = ownership_bytes(&machine.memory);
+    // SAFETY: the start of the kept memory, mapped and used by nobody; the pool gets what is behind.
+    let words = unsafe { take_slice::<AtomicU32>(range.start().0, bytes) };
+    init_pool(range.start().0 + bytes..range.end().0);
+    let ram = Ranges::of(machine.memory.iter().copied(), Region::whole_pages);
+    let reserved = Ranges::of(machine.reserved.iter().map(|reserved| reserved.region), outwards);
+    let table = Ownership::new(ram.as_slice(), reserved.as_slice(), words)?;
+    for page in kept.region.start().page()..kept.region.end().page() {
+        match table.keep_for_el2(&PaRange::new(page * PAGE_SIZE, 1)?) {
+            // Reserved memory inside is nobody's already.
+            Ok(()) | Err(Error::NotOwner) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    OWNERSHIP.call_once(|| table);
+    Ok(())
+}
+
+/// Returns the table of who owns each page.
+pub fn ownership() -> &'static Ownership<'static> {
+    OWNERSHIP.get().expect("the ownership table is made before it is asked")
+}
+
+/// Takes a share in memory of the host's that a VM maps.
+pub fn share(pa: Pa, level: Level) -> Status {
+    ownership().share(pa, leaf_size(level))
+}
+
+/// Gives a share back.
+pub fn unshare(pa: Pa, level: Level) {
+    ownership().unshare(pa, leaf_size(level));
+}
+
+fn leaf_size(level: Level) -> LeafSize {
+    match level {
+        Level::L1 => LeafSize::Block1G,
+        Level::L2 => LeafSize::Block2M,
+        Level::L0 | Level::L3 => LeafSize::Page,
+    }
+}
+
+/// Donates pages of the host's to a VM: afterwards they are zero, and no CPU of the host reaches them.
+/// On an error nothing has changed.
+pub fn donate(start: Pa, count: u64, vm: VmHandle) -> Status {
+    for index in 0..count {
+        let page = Pa(start.0 + index * PAGE_SIZE);
+        if let Err(error) = donate_page(page, vm) {
+            give_back(start, index, vm);
+            return Err(error);
+        }
+    }
+    zero(start, count);
+    Ok(())
+}
+
+/// The owner changes first, in one step that no share survives; then the host's leaf goes; and the
+/// caller uses the page only when that invalidation is complete.
+fn donate_page(page: Pa, vm: VmHandle) -> Status {
+    ownership().donate(page, vm)?;
+    host::take_page(page).inspect_err(|_| {
+        ownership().give_back(page, vm).expect("the page was donated just now");
+    })
+}
+
+/// Gives pages of a VM back to the host, zeroed.
+pub fn give_back(start: Pa, count: u64, vm: VmHandle) {
+    zero(start, count);
+    cache::clean_invalidate(start, count * PAGE_SIZE);
+    for index in 0..count {
+        let page = Pa(start.0 + index * PAGE_SIZE);
+        host::give_page(page);
+        ownership().give_back(page, vm).expect("a VM gives back what it was given");
+    }
+}
+
+/// Zeroes pages that EL2 or a VM owns and nobody uses.
+pub fn zero(start: Pa, count: u64) {
+    // SAFETY: the caller took the pages from their owner; all RAM is mapped at its own address.
+    unsafe { (start.0 as *mut u8).write_bytes(0, (count * PAGE_SIZE) as usize) };
+}
+
+/// A page of the host's that EL2 may write for the length of a call, because it holds a share in it.
+pub struct HostPage(Pa);
+
+impl HostPage {
+    /// Takes the page. NOT_OWNER: it is not the host's.
+    pub fn take(page: Pa) -> Status<Self> {
+        ownership().share(page, LeafSize::Page)?;
+        Ok(Self(page))
+    }
+
+    /// Writes a 64-bit word of the page.
+    pub fn write(&mut self, index: usize, word: u64) {
+        assert!(index < PAGE_SIZE as usize / 8, "a page has 512 words");
+        // SAFETY: mapped RAM of the host's, which can't be donated while the share is held. The host
+        // may write it too, so the store is volatile and no reference is made.
+        unsafe { (self.0.0 as *mut u64).add(index).write_volatile(word) };
+    }
+}
+
+impl Drop for HostPage {
+    fn drop(&mut self) {
+        ownership().unshare(self.0, LeafSize::Page);
+    }
 }
 
 /// Hands a range of kept RAM to the pool. The range is page-aligned, mapped and used by nobody.

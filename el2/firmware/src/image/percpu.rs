@@ -42,6 +42,10 @@ pub struct PerCpu {
     pub index: Cell<usize>,
     /// Its affinity, as MPIDR_EL1 has it, without the flag bits.
     pub affinity: Cell<u64>,
+    /// The context of the vCPU that runs on it, or 0.
+    pub running: Cell<u64>,
+    /// Memory for the host's FP and SVE registers while a guest uses them.
+    pub fp_area: Cell<u64>,
     /// What its ID registers amount to, once it runs.
     pub cpu: Once<Cpu>,
 }
@@ -57,6 +61,8 @@ pub mod offset {
     pub const EL2_KEY: usize = offset_of!(PerCpu, el2_key);
     /// Of `has_pauth`.
     pub const HAS_PAUTH: usize = offset_of!(PerCpu, has_pauth);
+    /// Of `running`.
+    pub const RUNNING: usize = offset_of!(PerCpu, running);
     /// Of the stored x0.
     pub const CRASH_X: usize = offset_of!(PerCpu, crash);
     /// Of the stored stack pointer.
@@ -74,6 +80,8 @@ impl PerCpu {
             crash: UnsafeCell::new(CrashRegisters { x: [0; 31], sp: 0 }),
             index: Cell::new(0),
             affinity: Cell::new(0),
+            running: Cell::new(0),
+            fp_area: Cell::new(0),
             cpu: Once::new(),
         }
     }

@@ -1,4 +1,8 @@
 //! Power: PSCI for the host, and what EL2 asks of EL3 itself.
+//!
+//! What becomes of each call is decided in `verdigris_core::smccc` and `psci`; here it is done. A CPU
+//! that the host starts enters by EL2's own entry with the address of its `PerCpu`, and reads that with
+//! its MMU on.
 #![allow(unsafe_code)]
 
 use core::fmt::Display;
@@ -6,17 +10,15 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use log::error;
-use verdigris_abi::{MAX_CPUS, PAGE_SIZE};
+use spin::Once;
+use verdigris_abi::{MAX_CPUS, PAGE_SIZE, Pa};
+use verdigris_core::psci::{self, CpuPower, PowerState, Return, Start};
+use verdigris_core::smccc::{self, Action, Below, Host};
 use verdigris_platform::Machine;
 
 use super::frame::Frame;
 use super::percpu::{self, PerCpu};
-use super::{memory, mmu, sysreg};
-
-/// PSCI SYSTEM_OFF (Arm DEN 0022, section 5.10).
-const SYSTEM_OFF: u64 = 0x8400_0008;
-/// PSCI SYSTEM_RESET (section 5.11).
-const SYSTEM_RESET: u64 = 0x8400_0009;
+use super::{boot, memory, mmu, sysreg};
 
 /// Makes a call to EL3 with up to three arguments and returns x0 to x3.
 pub fn smc(function: u64, arguments: [u64; 3]) -> [u64; 4] {
@@ -35,12 +37,12 @@ pub fn smc(function: u64, arguments: [u64; 3]) -> [u64; 4] {
 
 /// Switches the machine off.
 pub fn system_off() {
-    smc(SYSTEM_OFF, [0; 3]);
+    smc(psci::SYSTEM_OFF.into(), [0; 3]);
 }
 
 /// Resets the machine.
 pub fn system_reset() {
-    smc(SYSTEM_RESET, [0; 3]);
+    smc(psci::SYSTEM_RESET.into(), [0; 3]);
 }
 
 /// Returns this CPU's affinity: MPIDR_EL1 without its flags.
@@ -58,22 +60,31 @@ pub fn cpu_count() -> usize {
     CPU_COUNT.load(Ordering::Relaxed)
 }
 
+const NO_MEMORY: &str = "no memory for their stacks";
+
 /// Makes the data and stacks of all CPUs.
 pub fn init(machine: &Machine, boot: &'static PerCpu) -> Result<(), &'static str> {
     let own = boot.affinity.get();
     for (index, cpu) in machine.cpus.iter().enumerate() {
         let percpu = if cpu.mpidr == own { boot } else { new_cpu(index, cpu.mpidr)? };
         percpu.index.set(index);
+        let area = memory::pool().take(boot::FP_AREA_PAGES).ok_or(NO_MEMORY)?;
+        percpu.fp_area.set(area.0);
         CPUS[index].store(ptr::from_ref(percpu).cast_mut(), Ordering::Relaxed);
     }
     CPU_COUNT.store(machine.cpus.len(), Ordering::Relaxed);
-    machine.cpu_index(own).ok_or("the device tree does not list the CPU that booted")?;
+    let boot_index = machine.cpu_index(own);
+    let boot_index = boot_index.ok_or("the device tree does not list the CPU that booted")?;
+    // The boot CPU is on without anyone having asked.
+    let power = &POWER[boot_index];
+    power.claim(Start { entry: Pa(0), context: 0 }).map_err(|_| "the boot CPU started twice")?;
+    power.take();
+    BELOW.call_once(ask_below);
     Ok(())
 }
 
 /// Makes the data of a CPU that is off: a page of its own, and two stacks with gaps below them.
 fn new_cpu(index: usize, affinity: u64) -> Result<&'static PerCpu, &'static str> {
-    const NO_MEMORY: &str = "no memory for their stacks";
     const { assert!(size_of::<PerCpu>() <= PAGE_SIZE as usize) }
     let page = memory::pool().take(1).ok_or(NO_MEMORY)?;
     // SAFETY: a fresh page of the pool, large enough, given up for good; the value is written before
@@ -102,18 +113,106 @@ fn new_stack(slot: u64) -> Option<u64> {
 /// Switches a CPU off that can't run beside the others.
 pub fn refuse(percpu: &PerCpu, reason: impl Display) -> ! {
     error!("CPU {} can't run beside the others: {reason}", percpu.index.get());
-    smc(0x8400_0002, [0; 3]);
+    POWER[percpu.index.get()].take();
+    POWER[percpu.index.get()].go_off();
+    smc(psci::CPU_OFF.into(), [0; 3]);
     sysreg::halt()
 }
 
-/// Tells where a CPU that was switched on enters the host.
-pub fn arrived(_percpu: &PerCpu) -> (u64, u64) {
-    todo!()
+/// The power state of each CPU, as the host sees it.
+static POWER: [CpuPower; MAX_CPUS as usize] =
+    [const { CpuPower::new(PowerState::Off) }; MAX_CPUS as usize];
+/// What is known of the firmware below.
+static BELOW: Once<Below> = Once::new();
+
+/// PSCI_FEATURES asked about SMCCC_VERSION, and that call itself.
+const SMCCC_VERSION: u64 = 0x8000_0000;
+
+/// Asks the firmware below what it is.
+fn ask_below() -> Below {
+    let has_version = smc(u64::from(psci::FEATURES), [SMCCC_VERSION, 0, 0])[0] as i32 >= 0;
+    let suspend = smc(u64::from(psci::FEATURES), [u64::from(psci::CPU_SUSPEND), 0, 0])[0] as i32;
+    Below {
+        smccc_version: if has_version { smc(SMCCC_VERSION, [0; 3])[0] as u32 } else { 0 },
+        extended_power_state: suspend >= 0 && suspend & 2 != 0,
+    }
 }
 
-/// Temporary: passes PSCI on.
-pub fn dispatch(frame: &mut Frame, _percpu: &PerCpu) {
-    let function = frame.x[0];
-    let x = smc(function, [frame.x[1], frame.x[2], frame.x[3]]);
-    frame.x[0] = x[0];
+/// What a decision about a call needs to know of the host.
+struct TheHost;
+
+impl Host for TheHost {
+    fn owns(&self, address: Pa) -> bool {
+        memory::ownership().is_host(address)
+    }
+
+    fn cpu_with(&self, affinity: u64) -> Option<usize> {
+        (0..cpu_count()).find(|&index| cpu(index).affinity.get() == affinity)
+    }
+}
+
+/// Returns the data of a CPU by index. Of another CPU's only what is set at boot may be read.
+fn cpu(index: usize) -> &'static PerCpu {
+    // SAFETY: `init` stored a valid reference for each index below the count, for good.
+    unsafe { &*CPUS[index].load(Ordering::Relaxed) }
+}
+
+/// Tells where a CPU that was switched on, or that wakes up, enters the host.
+pub fn arrived(percpu: &PerCpu) -> Start {
+    let start = POWER[percpu.index.get()].take();
+    start.expect("a CPU starts only when the host has asked for it")
+}
+
+/// Answers a call of the host that is not the firmware's own. See `verdigris_core::smccc`.
+pub fn dispatch(frame: &mut Frame, percpu: &PerCpu) {
+    let [x0, x1, x2, x3] = [frame.x[0], frame.x[1], frame.x[2], frame.x[3]];
+    let own = &POWER[percpu.index.get()];
+    let below = BELOW.get().expect("the firmware below is asked at boot");
+    frame.x[0] = match smccc::decide(0, [x0, x1, x2, x3], below, &TheHost) {
+        Action::Answer(value) => value,
+        Action::Forward { function } => {
+            frame.x[..4].copy_from_slice(&smc(function.into(), [x1, x2, x3]));
+            return;
+        }
+        Action::Hypercall { .. } => Return::NotSupported.value(),
+        Action::CpuOn { cpu, mpidr, start } => cpu_on(cpu, mpidr, start),
+        Action::CpuOff => {
+            own.go_off();
+            let refusal = smc(psci::CPU_OFF.into(), [0; 3])[0];
+            own.stay_on();
+            refusal
+        }
+        Action::CpuSuspend { power_state, start } => {
+            own.suspend(start);
+            let entry = [power_state, boot::secondary_entry(), own_address(percpu)];
+            let result = smc(psci::CPU_SUSPEND.into(), entry)[0];
+            own.stay_awake();
+            result
+        }
+        Action::SystemSuspend { start } => {
+            own.suspend(start);
+            let entry = [boot::secondary_entry(), own_address(percpu), 0];
+            let result = smc(psci::SYSTEM_SUSPEND.into(), entry)[0];
+            own.stay_awake();
+            result
+        }
+    };
+}
+
+/// Switches a CPU on with EL2's own entry.
+fn cpu_on(index: usize, mpidr: u64, start: Start) -> u64 {
+    if let Err(refusal) = POWER[index].claim(start) {
+        return refusal.value();
+    }
+    let entry = [mpidr, boot::secondary_entry(), own_address(cpu(index))];
+    let result = smc(psci::CPU_ON.into(), entry)[0];
+    if result as i32 != 0 {
+        POWER[index].withdraw();
+    }
+    result
+}
+
+/// Returns the address by which a CPU finds its own data.
+fn own_address(percpu: &PerCpu) -> u64 {
+    ptr::from_ref(percpu) as u64
 }

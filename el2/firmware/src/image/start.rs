@@ -17,7 +17,7 @@ use verdigris_platform::tree::declared_bytes;
 use verdigris_platform::{BOARDS, ImageHeader, Machine, Region, host_tree, placement};
 
 use super::percpu::PerCpu;
-use super::{banner, console, crash, host, identify, memory, mmu, percpu, power, system};
+use super::{banner, console, crash, host, identify, memory, mmu, percpu, power, system, vmids};
 
 /// How much of the device tree must be readable to learn its size.
 const TREE_HEADER_BYTES: u64 = 64;
@@ -43,8 +43,9 @@ pub extern "C" fn main(tree_address: u64) -> ! {
     let kept = plan(&machine);
     let host_parts = check_placement(&machine, kept.region, tree_address, tree.len() as u64);
     map_memory(&machine);
-    memory::init(&machine, kept);
+    expect("memory", memory::init(&machine, kept));
     expect("the CPUs", power::init(&machine, boot));
+    vmids::init();
     host::init(&machine, kept.region);
     host::prepare_cpu(boot);
     edit_tree(&machine, &kept, tree_address, tree.len());
@@ -58,8 +59,8 @@ pub extern "C" fn secondary_main(percpu: &PerCpu) -> ! {
         admit(percpu, identify::this_cpu());
     }
     host::prepare_cpu(percpu);
-    let (entry, context) = power::arrived(percpu);
-    host::enter(entry, context)
+    let start = power::arrived(percpu);
+    host::enter(start.entry.0, start.context)
 }
 
 /// Lets this CPU run beside the others, or switches it off: the boot CPU always passes.

@@ -90,11 +90,15 @@ pub fn flush_config() -> flush::Config {
         ttl: used.ttl,
         repeat: selection().errata.repeat_tlbi,
         dic: false,
-        hw_access_flag: used.hardware_access_flag,
     }
 }
 
-/// Returns what an exception given to EL1 makes of its PSTATE on a CPU.
+/// Returns what an exception given to a guest makes of its PSTATE: guests have no memory tagging.
+pub fn guest_pstate_features(id: &IdRegisters) -> PstateFeatures {
+    PstateFeatures { mte: false, nmi: false, ebep: false, ..pstate_features(id) }
+}
+
+/// Returns what an exception given to the host makes of its PSTATE on a CPU.
 pub fn pstate_features(id: &IdRegisters) -> PstateFeatures {
     PstateFeatures {
         pan: id.mmfr1 >> 20 & 0xf != 0, // ID_AA64MMFR1_EL1.PAN

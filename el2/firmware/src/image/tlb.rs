@@ -6,8 +6,9 @@
 //! (1319537, 1319367, 1165522, 1530923).
 #![allow(unsafe_code)]
 
-use verdigris_abi::{Ipa, PAGE_SHIFT};
+use verdigris_abi::Ipa;
 use verdigris_stage2::Level;
+use verdigris_stage2::operand::{self, Step};
 
 use super::sysreg::{self, dsb_ish, dsb_nsh, isb};
 
@@ -108,7 +109,10 @@ invalidations! {
 
 /// Invalidates one IPA on all CPUs (`tlbi ipas2e1is`).
 pub fn ipa(ipa: Ipa, level: Option<Level>) {
-    let operand = ttl(level) << 44 | ipa.0 >> PAGE_SHIFT;
+    single(operand::single(ipa, level));
+}
+
+fn single(operand: u64) {
     // SAFETY: dropping cached translations changes no translation.
     unsafe {
         core::arch::asm!("tlbi ipas2e1is, {}", in(reg) operand, options(nostack, preserves_flags));
@@ -117,8 +121,8 @@ pub fn ipa(ipa: Ipa, level: Option<Level>) {
 
 /// Invalidates one IPA on this CPU, and what combines it with stage 1.
 pub fn local(ipa: Ipa) {
-    let operand = ipa.0 >> PAGE_SHIFT;
-    // SAFETY: as in `ipa`.
+    let operand = operand::single(ipa, None);
+    // SAFETY: as in `single`.
     unsafe {
         core::arch::asm!("tlbi ipas2e1, {}", in(reg) operand, options(nostack, preserves_flags));
     }
@@ -128,55 +132,24 @@ pub fn local(ipa: Ipa) {
     isb();
 }
 
-/// Most pages that one range instruction covers: SCALE 3, NUM 31 (Arm ARM, TLBI RIPAS2E1IS).
-const MAX_RANGE_PAGES: u64 = 32 << (5 * 3 + 1);
-
-/// Invalidates a range on all CPUs (`tlbi ripas2e1is`, FEAT_TLBIRANGE). May cover more than asked.
+/// Invalidates a range on all CPUs (`tlbi ripas2e1is`, where FEAT_TLBIRANGE is).
 pub fn range(start: Ipa, page_count: u64, level: Option<Level>) {
-    let (mut page, end) = (start.page(), start.page() + page_count);
-    while page < end {
-        let covered = range_step(page, (end - page).min(MAX_RANGE_PAGES), level);
-        page += covered;
-    }
-}
-
-/// Issues one range instruction and returns how many pages it covered.
-fn range_step(page: u64, page_count: u64, level: Option<Level>) -> u64 {
-    // (NUM + 1) << (5 * SCALE + 1) pages.
-    let mut scale = 0;
-    while page_count > 32 << (5 * scale + 1) {
-        scale += 1;
-    }
-    let unit = 1 << (5 * scale + 1);
-    let number = page_count.div_ceil(unit) - 1;
-    let operand = 0b01 << 46 // 4 KiB granule
-        | scale << 44
-        | number << 39
-        | (ttl(level) & 3) << 37
-        | page;
-    // SAFETY: as in `ipa`. RIPAS2E1IS is op1 4, CRn 8, CRm 0, op2 2; it is only reached where
-    // FEAT_TLBIRANGE is.
-    unsafe {
-        core::arch::asm!("sys #4, c8, c0, #2, {}", in(reg) operand,
-            options(nostack, preserves_flags));
-    }
-    (number + 1) * unit
-}
-
-/// The level hint of FEAT_TTL for a 4 KiB granule; 0 says nothing.
-fn ttl(level: Option<Level>) -> u64 {
-    match level {
-        Some(Level::L1) => 0b0101,
-        Some(Level::L2) => 0b0110,
-        Some(Level::L3) => 0b0111,
-        _ => 0,
+    for step in operand::range(start, page_count, level) {
+        match step {
+            Step::Single(operand) => single(operand),
+            // SAFETY: as in `single`. RIPAS2E1IS is op1 4, CRn 8, CRm 0, op2 2.
+            Step::Range(operand) => unsafe {
+                core::arch::asm!("sys #4, c8, c0, #2, {}", in(reg) operand,
+                    options(nostack, preserves_flags));
+            },
+        }
     }
 }
 
 /// Waits for broadcast invalidations and once more where an erratum needs that: any further one, and
 /// a barrier (CVE-2025-10263 and its kin).
 pub fn repeat() {
-    // SAFETY: as in `ipa`; the entry named is as good as any.
+    // SAFETY: as in `single`; the entry named is as good as any.
     unsafe {
         core::arch::asm!("tlbi vale2is, xzr", options(nostack, preserves_flags));
     }

@@ -1,0 +1,282 @@
+//! vCPUs: where their registers live, and the loop that runs them.
+//!
+//! A vCPU is a page of donated memory. Its lock is taken for a whole run, so that nobody reads or
+//! changes registers that a CPU holds. A run ends when the host is needed: what EL2 can answer alone
+//! (access flags, relaxed permissions, traps, lazily switched registers) never leaves the loop.
+#![allow(unsafe_code)]
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use verdigris_abi::{Error, ExitReason, Ipa, PAGE_SIZE, Pa, Stat, Status};
+use verdigris_core::call::{Registers, VcpuHandle};
+use verdigris_core::esr::{Abort, Access, FaultStatus, Syndrome, hpfar_to_ipa};
+use verdigris_core::guest::{
+    Context, ExitRecord, Machine, Outcome, Pending, StageTwoFault, decide, resume,
+};
+use verdigris_stage2::{Access as FaultAccess, FaultKind, Resolution};
+
+use super::percpu::PerCpu;
+use super::switch::World;
+use super::vm::{Vm, VmRef};
+use super::vm_env::VmEnv;
+use super::{boot, memory, sysreg, tlb};
+
+/// log2 of the number of pages of a vCPU's region.
+pub const REGION_ORDER: u32 = 0;
+
+/// A vCPU, in its donated page.
+pub struct Vcpu {
+    busy: AtomicBool,
+    state: UnsafeCell<State>,
+}
+
+/// What a run changes.
+pub struct State {
+    /// The registers.
+    pub context: Context,
+    /// What the last exit left open.
+    pending: Pending,
+}
+
+const _: () = assert!(size_of::<Vcpu>() <= (PAGE_SIZE as usize) << REGION_ORDER);
+
+// SAFETY: `state` is reached through `Guard` alone, of which there is one at a time.
+unsafe impl Sync for Vcpu {}
+
+/// The right to use a vCPU's state.
+pub struct Guard(&'static Vcpu);
+
+impl Guard {
+    /// Finds a vCPU of a VM and takes it; BUSY where another CPU has it.
+    pub fn take(vm: &Vm, index: u8) -> Status<Self> {
+        let address = vm.vcpus[usize::from(index)].load(Ordering::Acquire);
+        if address <= CLAIMED {
+            return Err(Error::NoEntry);
+        }
+        // SAFETY: a page that `create` made a `Vcpu` of; it stays one until the VM ends, and the
+        // caller's reference to the VM keeps that from happening.
+        let vcpu: &'static Vcpu = unsafe { &*(address as *const Vcpu) };
+        if vcpu.busy.swap(true, Ordering::Acquire) {
+            return Err(Error::Busy);
+        }
+        Ok(Self(vcpu))
+    }
+
+    /// Borrows the state.
+    pub fn state(&mut self) -> &mut State {
+        // SAFETY: this is the only guard, and it is borrowed mutably.
+        unsafe { &mut *self.0.state.get() }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.busy.store(false, Ordering::Release);
+    }
+}
+
+/// In the table of vCPUs: being created.
+const CLAIMED: u64 = 1;
+
+/// Creates a vCPU in a region of the host's memory, which is donated to its VM.
+pub fn create(vm: &Vm, handle: VcpuHandle, region: Pa) -> Status {
+    let entry = &vm.vcpus[usize::from(handle.index)];
+    entry
+        .compare_exchange(0, CLAIMED, Ordering::Relaxed, Ordering::Relaxed)
+        .map_err(|_| Error::Exists)?;
+    if let Err(error) = memory::donate(region, 1 << REGION_ORDER, vm.handle) {
+        entry.store(0, Ordering::Relaxed);
+        return Err(error);
+    }
+    vm.count_donated(1 << REGION_ORDER);
+    let vcpu = Vcpu {
+        busy: AtomicBool::new(false),
+        state: UnsafeCell::new(State {
+            context: Context::reset(sysreg::read!("midr_el1"), handle.index.into()),
+            pending: None,
+        }),
+    };
+    // SAFETY: a page that belongs to this VM from now on and that nobody else uses.
+    unsafe { (region.0 as *mut Vcpu).write(vcpu) };
+    entry.store(region.0, Ordering::Release);
+    Ok(())
+}
+
+/// Reads a register by its identifier.
+pub fn get_register(vm: &Vm, index: u8, register: u64, percpu: &PerCpu) -> Status<u64> {
+    Guard::take(vm, index)?.state().context.get(register, &machine(vm, percpu))
+}
+
+/// Writes a register by its identifier.
+pub fn set_register(vm: &Vm, index: u8, register: u64, value: u64, percpu: &PerCpu) -> Status {
+    Guard::take(vm, index)?.state().context.set(register, value, &machine(vm, percpu))
+}
+
+fn machine<'a>(vm: &Vm, percpu: &'a PerCpu) -> Machine<'a> {
+    Machine { raw: &percpu.cpu().id, ipa_bits: vm.ipa_bits() as u8 }
+}
+
+/// Runs a vCPU on this CPU until the host is needed, and writes why to x1 and on.
+pub fn run(vm: &mut VmRef, x: &mut Registers, percpu: &PerCpu) -> Status {
+    let (index, run_flags, value) = (x[2] as u8, x[3], x[4]);
+    if boot::is_streaming(percpu) {
+        return Err(Error::Busy);
+    }
+    let mut guard = Guard::take(vm, index)?;
+    let State { context, pending } = guard.state();
+    let exception = resume(context, pending, run_flags, value)?;
+    vm.count(Stat::Runs, 1);
+    let record = {
+        // The switch borrows the VM, and so does the loop, which leaves EL2 in between.
+        let live: &Vm = vm;
+        // SAFETY: `live` is kept by the reference count that `vm` holds until the end of this call;
+        // only the stay inside EL2 is interrupted, and `World` and `VmEnv` hold nothing of a table.
+        let live: &'static Vm = unsafe { &*(&raw const *live) };
+        let mut world = World::enter(live, index.into(), context, percpu);
+        if let Some(exception) = exception {
+            world.inject(context, exception);
+        }
+        let mut runner = Runner { live, percpu, world: &mut world };
+        let record = loop {
+            let kind = vm.outside(|| runner.enter(context));
+            if let Some(record) = runner.handle(kind, context, pending) {
+                break record;
+            }
+        };
+        world.leave(context);
+        record
+    };
+    vm.count(exit_stat(record.reason), 1);
+    x[1] = record.reason as u64;
+    x[2..].copy_from_slice(&record.words);
+    Ok(())
+}
+
+fn exit_stat(reason: ExitReason) -> Stat {
+    match reason {
+        ExitReason::Interrupt => Stat::ExitInterrupt,
+        ExitReason::Fault => Stat::ExitFault,
+        ExitReason::Hypercall => Stat::ExitHypercall,
+        ExitReason::Wait => Stat::ExitWait,
+        ExitReason::Shutdown => Stat::ExitShutdown,
+        ExitReason::SError => Stat::ExitSError,
+        ExitReason::Unhandled => Stat::ExitUnhandled,
+    }
+}
+
+/// A run in progress.
+struct Runner<'a, 'w> {
+    live: &'static Vm,
+    percpu: &'a PerCpu,
+    world: &'w mut World<'a>,
+}
+
+/// The vector that an exit took, as `guest.S` numbers them.
+const KIND_SYNCHRONOUS: u64 = 0;
+const KIND_SERROR: u64 = 3;
+
+impl Runner<'_, '_> {
+    /// Enters the guest and returns the kind of its next exception.
+    fn enter(&mut self, context: &mut Context) -> u64 {
+        // SAFETY: the guest's context is loaded; PSTATE was checked to be one of EL1 or EL0.
+        unsafe {
+            sysreg::write!("elr_el2", context.general.pc);
+            sysreg::write!("spsr_el2", context.general.pstate);
+            let kind = boot::enter_guest(context, self.percpu);
+            context.general.pc = sysreg::read!("elr_el2");
+            context.general.pstate = sysreg::read!("spsr_el2");
+            kind
+        }
+    }
+
+    /// Handles an exception of the guest; `None` lets it run on.
+    fn handle(
+        &mut self,
+        kind: u64,
+        context: &mut Context,
+        pending: &mut Pending,
+    ) -> Option<ExitRecord> {
+        let syndrome = Syndrome(sysreg::read!("esr_el2"));
+        match kind {
+            KIND_SYNCHRONOUS => {}
+            KIND_SERROR => return Some(ExitRecord::new(ExitReason::SError).with(4, syndrome.0)),
+            _ => return Some(ExitRecord::new(ExitReason::Interrupt)),
+        }
+        let far = sysreg::read!("far_el2");
+        match decide(syndrome, far, context, &machine(self.live, self.percpu)) {
+            Outcome::Resume => self.live.count(Stat::Traps, 1),
+            Outcome::Inject(exception) => {
+                self.live.count(Stat::Traps, 1);
+                self.world.inject(context, exception);
+            }
+            Outcome::Exit(record) => return Some(record),
+            Outcome::LoadFp => self.world.load_fp(&context.fp),
+            Outcome::LoadDebug => {
+                self.live.count(Stat::Traps, 1);
+                self.world.load_debug(&context.debug);
+            }
+            Outcome::StageTwo(fault) => return self.stage_two(fault, pending),
+            Outcome::TlbConflict => {
+                self.live.count(Stat::FaultOther, 1);
+                tlb::vmid_local();
+                sysreg::dsb_nsh();
+                sysreg::isb();
+            }
+        }
+        None
+    }
+
+    /// Answers a stage-2 fault from the tables, or makes the exit that asks the host.
+    fn stage_two(&self, fault: StageTwoFault, pending: &mut Pending) -> Option<ExitRecord> {
+        let Some(ipa) = self.fault_ipa(&fault.abort, fault.far) else {
+            // The guest's own tables changed under its access: it will try again.
+            self.live.count(Stat::FaultSpurious, 1);
+            return None;
+        };
+        let kind = match fault.abort.status {
+            FaultStatus::AccessFlag(_) => FaultKind::AccessFlag,
+            FaultStatus::Permission(_) => FaultKind::Permission,
+            _ => FaultKind::Translation,
+        };
+        let access = match fault.abort.access() {
+            Access::Read => FaultAccess::Read,
+            Access::Write => FaultAccess::Write,
+            Access::Execute => FaultAccess::Execute,
+        };
+        let env = VmEnv::new(self.live, self.percpu);
+        match self.live.stage2.resolve_fault(&env, ipa, access, kind) {
+            Resolution::Resolved | Resolution::Spurious => None,
+            Resolution::ToHost { sequence, .. } => {
+                *pending = Some(fault);
+                Some(ExitRecord::fault(&fault, ipa, sequence))
+            }
+        }
+    }
+
+    /// Finds the faulting IPA; `None` where stage 1 no longer leads there.
+    fn fault_ipa(&self, abort: &Abort, far: u64) -> Option<Ipa> {
+        let walk_again = self.percpu.cpu().selection.errata.rewalk_on_fault
+            && matches!(abort.status, FaultStatus::Translation(_))
+            && !abort.table_walk;
+        if abort.is_hpfar_valid() && !walk_again {
+            return Some(abort.ipa(sysreg::read!("hpfar_el2"), far));
+        }
+        translate(far).map(|page| Ipa(page.0 | far & (PAGE_SIZE - 1)))
+    }
+}
+
+/// Translates a virtual address by the guest's stage 1 (AT S1E1R), keeping its PAR_EL1.
+fn translate(address: u64) -> Option<Ipa> {
+    let saved = sysreg::read!("par_el1");
+    // SAFETY: an address translation changes PAR_EL1 alone, which is put back.
+    let par = unsafe {
+        core::arch::asm!("at s1e1r, {}", in(reg) address, options(nostack, preserves_flags));
+        sysreg::isb();
+        let par = sysreg::read!("par_el1");
+        sysreg::write!("par_el1", saved);
+        par
+    };
+    // PA, bits 51:12; F, bit 0 (Arm ARM D24.2 PAR_EL1).
+    (par & 1 == 0).then_some(hpfar_to_ipa((par & 0x000f_ffff_ffff_f000) >> 8))
+}

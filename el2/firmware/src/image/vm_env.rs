@@ -1,0 +1,167 @@
+//! A VM's memory and the machine, as the stage-2 engine sees them during one call.
+#![allow(unsafe_code)]
+
+use core::cell::Cell;
+
+use verdigris_abi::{Error, Ipa, Pa, Stat};
+use verdigris_stage2::hardware::{Cache, Counters, Cpus, Shares, Tlb};
+use verdigris_stage2::{Level, PageSource, Table, TableMemory, TablePage};
+
+use super::percpu::PerCpu;
+use super::tlb::{self, Context, WalksOff};
+use super::vm::Vm;
+use super::{cache, memory, power, presence, sysreg};
+
+/// What a call on a VM works with, on the CPU that makes it.
+pub struct VmEnv<'a> {
+    vm: &'a Vm,
+    percpu: &'a PerCpu,
+    /// What `leave` loads again; `None` where the VM's own context was in force.
+    saved: Cell<Option<(Context, Option<WalksOff>)>>,
+}
+
+impl<'a> VmEnv<'a> {
+    /// Makes it for a VM on the calling CPU.
+    pub fn new(vm: &'a Vm, percpu: &'a PerCpu) -> Self {
+        Self { vm, percpu, saved: Cell::new(None) }
+    }
+}
+
+impl TableMemory for VmEnv<'_> {
+    fn table(&self, page: TablePage) -> &Table {
+        // SAFETY: a `TablePage` of this VM's tree came from `alloc` below or is part of its root:
+        // pages that were donated to the VM, and that are tables until the engine gives them back.
+        unsafe { memory::as_table(page) }
+    }
+}
+
+impl PageSource for VmEnv<'_> {
+    fn alloc(&self) -> Option<TablePage> {
+        let page = self.vm.pop_free()?;
+        memory::zero(page, 1);
+        self.vm.count(Stat::TablePages, 1);
+        // SAFETY: a zeroed page of the VM's pool, a table from here on.
+        Some(unsafe { TablePage::new(page) })
+    }
+
+    fn free(&self, page: TablePage) {
+        self.vm.count(Stat::TablePages, u64::MAX);
+        self.vm.push_free(page.pa());
+    }
+}
+
+impl Tlb for VmEnv<'_> {
+    fn enter(&self) {
+        // A VM that never ran, or not since the last rollover, has nothing in any TLB; VMID 0 then
+        // names the host's, which loses what it can fetch again.
+        let vmid = self.vm.vmid.current().unwrap_or(0);
+        let wanted = Context {
+            vttbr: u64::from(vmid) << 48 | self.vm.stage2.root().pa().0,
+            vtcr: self.vm.vtcr(self.percpu),
+        };
+        let current = Context::current();
+        if current == wanted {
+            return;
+        }
+        let errata = self.percpu.cpu().selection.errata;
+        let walks = errata.speculative_at.then(WalksOff::begin);
+        self.saved.set(Some((current, walks)));
+        // SAFETY: the VM's tree is live, and `leave` loads the former context before anyone runs.
+        unsafe { wanted.load() };
+    }
+
+    fn leave(&self) {
+        if let Some((context, walks)) = self.saved.take() {
+            // SAFETY: this was in force before.
+            unsafe { context.load() };
+            if let Some(walks) = walks {
+                walks.end();
+            }
+        }
+    }
+
+    fn ipa(&self, ipa: Ipa, level: Option<Level>) {
+        tlb::ipa(ipa, level);
+    }
+
+    fn range(&self, ipa: Ipa, page_count: u64, level: Option<Level>) {
+        tlb::range(ipa, page_count, level);
+    }
+
+    fn stage1(&self) {
+        tlb::stage1();
+    }
+
+    fn vmid(&self) {
+        tlb::vmid();
+    }
+
+    fn local(&self, ipa: Ipa) {
+        tlb::local(ipa);
+    }
+
+    fn dsb_ishst(&self) {
+        sysreg::dsb_ishst();
+    }
+
+    fn dsb_ish(&self) {
+        sysreg::dsb_ish();
+    }
+
+    fn repeat(&self) {
+        tlb::repeat();
+    }
+
+    fn isb(&self) {
+        sysreg::isb();
+    }
+}
+
+impl Cache for VmEnv<'_> {
+    fn clean(&self, pa: Pa, bytes: u64) {
+        cache::clean(pa, bytes);
+    }
+
+    fn clean_invalidate(&self, pa: Pa, bytes: u64) {
+        cache::clean_invalidate(pa, bytes);
+    }
+
+    fn invalidate_instructions(&self) {
+        tlb::instruction_cache();
+        sysreg::dsb_ish();
+    }
+}
+
+impl Cpus for VmEnv<'_> {
+    fn this_cpu(&self) -> usize {
+        self.percpu.index.get()
+    }
+
+    fn cpu_count(&self) -> usize {
+        power::cpu_count()
+    }
+
+    fn presence(&self, cpu: usize) -> u64 {
+        presence::of(cpu)
+    }
+
+    fn interrupt_pending(&self) -> bool {
+        sysreg::interrupt_pending()
+    }
+}
+
+impl Shares for VmEnv<'_> {
+    fn acquire(&self, pa: Pa, level: Level) -> Result<(), Error> {
+        memory::share(pa, level)
+    }
+
+    fn release(&self, pa: Pa, level: Level) {
+        memory::unshare(pa, level);
+    }
+}
+
+impl Counters for VmEnv<'_> {
+    fn count(&self, stat: Stat, amount: u64) {
+        self.vm.count(stat, amount);
+    }
+}

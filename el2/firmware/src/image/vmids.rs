@@ -1,0 +1,56 @@
+//! VMIDs in the CPU: who runs under which, and the invalidation at a rollover.
+#![allow(unsafe_code)]
+
+use spin::mutex::SpinMutex;
+use verdigris_core::vmid::{Entered, Tlbs, VmidPool, Vmids};
+
+use super::percpu::PerCpu;
+use super::sysreg::dsb_ish;
+use super::tlb::{self, Context};
+use super::vm::Vm;
+use super::{power, system};
+
+static VMIDS: Vmids = Vmids::new();
+static POOL: SpinMutex<VmidPool> = SpinMutex::new(VmidPool::new(8, 1));
+
+/// Sizes the pool for the machine, once, before the first VM runs.
+pub fn init() {
+    POOL.lock().resize(system::selection().used.vmid_bits, power::cpu_count());
+}
+
+struct AllTlbs;
+
+impl Tlbs for AllTlbs {
+    fn invalidate_all(&self) {
+        dsb_ish();
+        tlb::all();
+        dsb_ish();
+        if system::selection().errata.repeat_tlbi {
+            tlb::repeat();
+        }
+    }
+
+    fn complete_stores(&self) {
+        dsb_ish();
+    }
+}
+
+/// Makes this CPU one that runs the VM.
+pub fn enter(percpu: &PerCpu, vm: &Vm) -> Entered {
+    VMIDS.enter(percpu.index.get(), &vm.vmid, || POOL.lock(), &AllTlbs)
+}
+
+/// Loads the VM's stage 2.
+///
+/// # Safety
+/// EL1 does not run before the rest of the guest's context is loaded.
+pub unsafe fn load(vm: &Vm, entered: Entered, percpu: &PerCpu) {
+    let vttbr = u64::from(entered.vmid()) << 48 | vm.stage2.root().pa().0;
+    // SAFETY: the tree is live while the VM is referenced.
+    unsafe { Context { vttbr, vtcr: vm.vtcr(percpu) }.load() }
+}
+
+/// Marks that this CPU runs no guest; the host's stage 2 is in force, and an ISB came after that.
+pub fn leave(percpu: &PerCpu) {
+    VMIDS.leave(percpu.index.get());
+}
