@@ -119,8 +119,8 @@ static long call_until_done(unsigned long function, u64 argument)
 		}
 		if ((long)res.a0 != VERDIGRIS_BUSY || waited_ms >= BUSY_PATIENCE_MS)
 			return (long)res.a0;
-		msleep(10);
-		waited_ms += 10;
+		msleep(20);
+		waited_ms += 20;
 	}
 }
 

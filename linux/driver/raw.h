@@ -20,7 +20,7 @@
  * @blocks: allocations, by id
  */
 struct raw_file {
-	struct mutex lock;
+	struct mutex lock; /* nests inside mmap_lock */
 	struct xarray blocks;
 };
 
