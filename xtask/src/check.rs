@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
 use verdigris_qemu::Machine;
 
@@ -67,9 +67,9 @@ pub fn machine_name(cpu: &str, mte: bool) -> String {
 pub fn compare(lab: &Lab, cpu: &str, mte: bool) -> Result<Vec<String>> {
     let machine = Machine { cpu: cpu.into(), smp: 2, mte, ..Machine::default() };
     let name = machine_name(cpu, mte);
-    let with = Trial::new(&format!("check-{name}-firmware"), machine.clone(), QUESTIONS);
-    let without =
-        Trial { firmware: None, ..Trial::new(&format!("check-{name}-bare"), machine, QUESTIONS) };
+    let trial = Trial { driver: None, ..Trial::new("", machine, QUESTIONS) };
+    let with = Trial { name: format!("check-{name}-firmware"), ..trial.clone() };
+    let without = Trial { name: format!("check-{name}-bare"), firmware: None, ..trial };
     let (with, without) = std::thread::scope(|scope| {
         let other = scope.spawn(|| answers(lab, &without));
         (answers(lab, &with), other.join().expect("no panic in a run"))
@@ -82,8 +82,8 @@ type Answers = BTreeMap<String, Vec<String>>;
 fn answers(lab: &Lab, trial: &Trial) -> Result<Answers> {
     let mut transcript = Transcript::default();
     let outcome = lab.run(trial, &mut transcript)?;
-    if let Some(failure) = outcome.failure() {
-        anyhow::bail!("{}: {failure}\n{}", trial.name, outcome.tail_text());
+    if let Some(failure) = outcome.problem() {
+        bail!("{}: {failure}\n{}", trial.name, outcome.tail_text());
     }
     let answers = parse(&transcript.job);
     for name in REQUIRED {

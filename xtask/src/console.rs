@@ -57,6 +57,12 @@ impl Outcome {
         }
     }
 
+    /// Says what went wrong, where a status other than 0 is wrong too.
+    pub fn problem(&self) -> Option<String> {
+        let status = self.status.filter(|status| *status != 0);
+        self.failure().or_else(|| status.map(|status| format!("the job's status is {status}")))
+    }
+
     /// Returns the last lines as one text.
     pub fn tail_text(&self) -> String {
         self.tail.iter().map(|line| format!("  {line}\n")).collect()

@@ -100,6 +100,15 @@ impl Lab {
         Ok(built)
     }
 
+    /// Builds all that the runs of a part need, so that a broken build is told once.
+    pub fn prepare(&self) -> Result<()> {
+        self.firmware(Profile::Release)?;
+        for item in [Item::Suite, Item::Guest, Item::Driver] {
+            self.item(item)?;
+        }
+        Ok(())
+    }
+
     fn item(&self, item: Item) -> Result<PathBuf> {
         let mut built = self.built.lock().expect("no test panics while building");
         if let Some(file) = built.get(&item) {

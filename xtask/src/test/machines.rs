@@ -119,6 +119,7 @@ pub const RUN: &[Run] =
 /// Runs the wanted machines of a part, two at a time, and counts each as it ends.
 pub fn test(runs: &'static [Run], part: &str, context: &Context, tally: &mut Tally) -> Result<()> {
     let lab = context.lab()?;
+    lab.prepare()?;
     let mut queue = VecDeque::new();
     for run in runs.iter().filter(|run| context.wants(part, run.name)) {
         if lab.has_cpu(run.cpu)? {
@@ -176,15 +177,9 @@ fn run_one(lab: &Lab, run: &Run) -> Result<Vec<Test>> {
         Judge::Ktap => ktap::read(&transcript.job),
         Judge::Status => Vec::new(),
     };
-    let why = match (outcome.failure(), outcome.status) {
-        (None, Some(0)) => None,
-        // The suite's own failures are counted one by one.
-        (None, Some(1)) if tests.iter().any(|test| matches!(test.verdict, Verdict::Failed(_))) => {
-            None
-        }
-        (None, status) => Some(format!("its status is {status:?}")),
-        (failure, _) => failure,
-    };
+    // The suite's own failures are counted one by one.
+    let told = tests.iter().any(|test| matches!(test.verdict, Verdict::Failed(_)));
+    let why = if told { outcome.failure() } else { outcome.problem() };
     if run.judge == Judge::Status || why.is_some() {
         let log = paths::log(run.name);
         let verdict = why.map_or(Verdict::Passed, |why| {
@@ -198,6 +193,7 @@ fn run_one(lab: &Lab, run: &Run) -> Result<Vec<Test>> {
 /// Compares the host with and without the firmware, on each machine.
 pub fn check(context: &Context, tally: &mut Tally) -> Result<()> {
     let lab = context.lab()?;
+    lab.firmware(Profile::Release)?;
     for &(cpu, mte) in check::MACHINES {
         let result = check::compare(lab, cpu, mte).and_then(|differences| {
             ensure!(differences.is_empty(), "{}", differences.join("; "));
