@@ -32,6 +32,7 @@ mod image {
     pub mod percpu;
     pub mod power;
     pub mod presence;
+    pub mod profiling;
     pub mod stage2;
     pub mod start;
     pub mod switch;

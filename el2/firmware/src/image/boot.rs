@@ -6,6 +6,7 @@
 
 use core::arch::global_asm;
 use core::mem::offset_of;
+use core::ptr;
 
 use verdigris_core::guest::{Context, FpRegisters, Slot};
 
@@ -64,7 +65,7 @@ unsafe extern "C" {
     static guest_vectors: u8;
     fn boot_secondary();
     fn host_start(x0: u64, sp: u64) -> !;
-    fn guest_enter(context: *mut Context, percpu: *const PerCpu) -> u64;
+    fn guest_enter(context: *mut Context, percpu: u64) -> u64;
     fn fp_save(to: *mut FpRegisters);
     fn fp_load(from: *const FpRegisters);
     fn fp_save_sve(vectors: u64, status: u64, has_ffr: u64);
@@ -88,7 +89,7 @@ pub fn guest_vectors_address() -> u64 {
 /// All of the guest's EL1 is loaded, ELR_EL2 and SPSR_EL2 are its own, and `guest_vectors` in force.
 pub unsafe fn enter_guest(context: &mut Context, percpu: &PerCpu) -> u64 {
     // SAFETY: the caller's word; the assembly keeps what a function call keeps.
-    unsafe { guest_enter(context, percpu) }
+    unsafe { guest_enter(context, ptr::from_ref(percpu) as u64) }
 }
 
 /// Tells whether the host is in streaming mode (SVCR.SM), where FP registers are not what they seem.

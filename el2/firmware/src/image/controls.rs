@@ -67,7 +67,7 @@ unsafe fn apply_fine(controls: &Controls) {
 /// # Safety
 /// Nobody has run below EL2 on this CPU since it came out of reset, and the host's [`Controls`] are
 /// in force, so that nothing written here traps.
-pub unsafe fn apply_fixed(fixed: &Fixed) {
+pub unsafe fn apply_fixed(fixed: &Fixed, has_mpam: bool) {
     // SAFETY: the caller's word.
     unsafe {
         write!("vpidr_el2", fixed.vpidr);
@@ -75,6 +75,11 @@ pub unsafe fn apply_fixed(fixed: &Fixed) {
         write!("hstr_el2", fixed.hstr);
         write!("cntvoff_el2", fixed.cntvoff);
         write!("sctlr_el1", HOST_ENTRY_SCTLR_EL1);
+        if has_mpam {
+            // The default partition, before MPAM2_EL2 lets EL1 choose.
+            write!("s3_0_c10_c5_0", 0); // MPAM1_EL1
+            write!("s3_0_c10_c5_1", 0); // MPAM0_EL1
+        }
         write_present! {
             "s3_4_c1_c2_0" = fixed.zcr; // ZCR_EL2
             "s3_4_c1_c2_6" = fixed.smcr; // SMCR_EL2

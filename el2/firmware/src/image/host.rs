@@ -133,7 +133,7 @@ pub fn prepare_cpu(percpu: &PerCpu) {
     // runs below yet.
     unsafe {
         controls::apply(&cpu.host);
-        controls::apply_fixed(&cpu.fixed);
+        controls::apply_fixed(&cpu.fixed, cpu.host.mpam2.is_some());
         context().load();
         sysreg::write!("vbar_el2", boot::host_vectors_address());
     }

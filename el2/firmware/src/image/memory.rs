@@ -66,10 +66,7 @@ struct Ranges {
 
 impl Ranges {
     /// Collects regions, rounded to pages by `round`; what does not fit the list is left out.
-    fn of(
-        regions: impl Iterator<Item = Region>,
-        round: impl Fn(Region) -> Option<Region>,
-    ) -> Self {
+    fn of(regions: impl Iterator<Item = Region>, round: impl Fn(Region) -> Option<Region>) -> Self {
         let nothing = PaRange::new(0, 1).expect("page 0 is a page");
         let mut list = Self { items: [nothing; 32], count: 0 };
         for region in regions.filter_map(round).take(list.items.len()) {
@@ -298,14 +295,6 @@ impl Pool {
     /// Returns how many pages are free.
     pub fn free_pages(&self) -> usize {
         self.free_pages.load(Ordering::Relaxed)
-    }
-
-    /// Tells whether a page is handed out by the pool.
-    pub fn is_taken(&self, page: Pa) -> bool {
-        self.range.contains(&page.0) && {
-            let (word, bit) = self.place(page.0);
-            self.used[word].load(Ordering::Relaxed) & bit != 0
-        }
     }
 
     /// Changes a page's mark; tells whether it was the opposite before.

@@ -7,7 +7,7 @@
 
 use core::fmt;
 use core::ptr;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use spin::mutex::SpinMutex;
 use verdigris_abi::PAGE_SIZE;
@@ -50,8 +50,8 @@ pub const GUARD_BYTES: u64 = PAGE_SIZE;
 /// Table pages for what is mapped before there is a pool.
 const SPARE_TABLES: usize = 24;
 #[repr(align(4096))]
-struct Spare([[u64; 512]; SPARE_TABLES]);
-static mut SPARE: Spare = Spare([[0; 512]; SPARE_TABLES]);
+struct Spare([[AtomicU64; 512]; SPARE_TABLES]);
+static SPARE: Spare = Spare([const { [const { AtomicU64::new(0) }; 512] }; SPARE_TABLES]);
 static SPARE_USED: AtomicUsize = AtomicUsize::new(0);
 
 /// Serialises changes; walks by hardware need no lock.
@@ -154,5 +154,5 @@ fn new_table() -> Result<u64, MapError> {
         return Err(MapError::OutOfTables);
     }
     // Zeroed with the rest of .bss, and handed out once.
-    Ok((&raw const SPARE) as u64 + index as u64 * PAGE_SIZE)
+    Ok(SPARE.0[index].as_ptr() as u64)
 }

@@ -125,17 +125,15 @@ static POWER: [CpuPower; MAX_CPUS as usize] =
 /// What is known of the firmware below.
 static BELOW: Once<Below> = Once::new();
 
-/// PSCI_FEATURES asked about SMCCC_VERSION, and that call itself.
+/// SMCCC_VERSION (Arm DEN 0028, section 7.2).
 const SMCCC_VERSION: u64 = 0x8000_0000;
 
-/// Asks the firmware below what it is.
+/// Asks the firmware below what it is. It is asked for its version only if it says that it has one.
 fn ask_below() -> Below {
-    let has_version = smc(u64::from(psci::FEATURES), [SMCCC_VERSION, 0, 0])[0] as i32 >= 0;
-    let suspend = smc(u64::from(psci::FEATURES), [u64::from(psci::CPU_SUSPEND), 0, 0])[0] as i32;
-    Below {
-        smccc_version: if has_version { smc(SMCCC_VERSION, [0; 3])[0] as u32 } else { 0 },
-        extended_power_state: suspend >= 0 && suspend & 2 != 0,
-    }
+    let call = |function: u64, argument| smc(function, [argument, 0, 0])[0] as i32;
+    let has_version = call(psci::FEATURES.into(), SMCCC_VERSION);
+    let version = if has_version >= 0 { call(SMCCC_VERSION, 0) } else { -1 };
+    Below::from_answers(has_version, version, call(psci::FEATURES.into(), psci::CPU_SUSPEND.into()))
 }
 
 /// What a decision about a call needs to know of the host.

@@ -1,7 +1,9 @@
 //! Calls on a VM's stage 2: from decoded arguments to the engine, and its outcome to registers.
 
 use verdigris_abi::{Error, Status, flags};
-use verdigris_core::call::{AgeFlush, AgeSink, Call, IpaRange, LeafSize, MapFlags, Registers, VmHandle};
+use verdigris_core::call::{
+    AgeFlush, AgeSink, Call, IpaRange, LeafSize, MapFlags, Registers, VmHandle,
+};
 use verdigris_stage2::{self as engine, Attributes, Level, Map, Outcome, Range};
 
 use super::memory::HostPage;
@@ -129,15 +131,12 @@ const fn level(size: LeafSize) -> Level {
 /// Returns the attributes of guest memory with these permissions.
 fn attributes(map: MapFlags) -> Attributes {
     let mut bits = flags::PROT_READ;
-    for (set, bit) in [
-        (map.write, flags::PROT_WRITE),
-        (map.execute, flags::PROT_EXEC),
-        (map.old, flags::MAP_OLD),
-    ] {
+    for (set, bit) in
+        [(map.write, flags::PROT_WRITE), (map.execute, flags::PROT_EXEC), (map.old, flags::MAP_OLD)]
+    {
         if set {
             bits |= bit;
         }
     }
     Attributes::guest(bits)
 }
-

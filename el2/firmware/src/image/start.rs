@@ -73,25 +73,28 @@ fn admit(percpu: &PerCpu, id: IdRegisters) {
     }
 }
 
+/// Ends the boot with a reason.
+fn fail(what: &str, reason: impl Display) -> ! {
+    error!("{what}: {reason}");
+    error!("the host was not started; the machine stops");
+    crash::stop_quietly()
+}
+
 /// Unwraps a step of the boot, or ends it with the reason.
 pub fn expect<T, E: Display>(what: &str, result: Result<T, E>) -> T {
     match result {
         Ok(value) => value,
-        Err(reason) => {
-            error!("{what}: {reason}");
-            error!("the host was not started; the machine stops");
-            crash::stop_quietly()
-        }
+        Err(reason) => fail(what, reason),
     }
 }
 
 /// Maps the device tree and returns it, up to the size that its header declares.
 fn tree_bytes(address: u64) -> &'static [u8] {
-    if address == 0 || address % 8 != 0 {
-        expect(
+    if address == 0 || !address.is_multiple_of(8) {
+        fail(
             "the device tree",
-            Err(format_args!("x0 was {address:#x}: start the raw Image, not an ELF")),
-        )
+            format_args!("x0 was {address:#x}: start the raw Image, not an ELF"),
+        );
     }
     let mapped = mmu::map_identity(address, TREE_HEADER_BYTES, mmu::DATA);
     expect("the device tree", mapped);
@@ -128,13 +131,13 @@ fn plan(machine: &Machine) -> Kept {
 /// Checks where the loader put the host's parts.
 fn check_placement(machine: &Machine, kept: Region, tree: u64, bytes: u64) -> placement::Host {
     let Some(kernel) = machine.kernel else {
-        expect("the host", Err(placement::PlacementError::NoKernel))
+        fail("the host", placement::PlacementError::NoKernel)
     };
     let header = region(kernel.start().0, kernel.start().0 + ImageHeader::BYTES as u64);
     let outside =
         placement::PlacementError::OutsideMemory { part: placement::Part::Kernel, at: kernel };
     if !machine.is_memory(header) || header.overlaps(kept) {
-        expect("the host", Err(outside))
+        fail("the host", outside);
     }
     let mapped = mmu::map_identity(header.start().0, header.bytes(), mmu::DATA);
     expect("the host", mapped);

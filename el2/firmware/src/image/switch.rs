@@ -14,6 +14,7 @@ use verdigris_core::for_each_switched;
 use verdigris_core::guest::{Context, DebugRegisters, FpRegisters, Group, Slot, SystemRegisters};
 
 use super::percpu::PerCpu;
+use super::profiling::Stopped;
 use super::tlb::{self, WalksOff};
 use super::vm::Vm;
 use super::{boot, controls, debug_regs, host, sysreg, system, vmids};
@@ -64,6 +65,7 @@ pub struct World<'a> {
     host_sp_el0: u64,
     host_mdscr: u64,
     host_debug: Option<DebugRegisters>,
+    host_profiling: Option<Stopped>,
     fp_loaded: bool,
     controls: Controls,
 }
@@ -79,6 +81,7 @@ impl<'a> World<'a> {
             host_sp_el0: sysreg::read!("sp_el0"),
             host_mdscr: sysreg::read!("mdscr_el1"),
             host_debug: None,
+            host_profiling: Some(Stopped::begin(&cpu.id)),
             fp_loaded: false,
             controls: cpu.guest,
         };
@@ -133,6 +136,9 @@ impl<'a> World<'a> {
             sysreg::write!("mdscr_el1", self.host_mdscr);
             controls::apply(&percpu.cpu().host);
             sysreg::write!("vbar_el2", boot::host_vectors_address());
+        }
+        if let Some(profiling) = self.host_profiling.take() {
+            profiling.end();
         }
         sysreg::isb();
     }

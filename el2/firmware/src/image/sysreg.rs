@@ -59,10 +59,6 @@ barriers! {
     dsb_nsh = "dsb nsh";
     #[doc = "Completes all earlier accesses, full system."]
     dsb_sy = "dsb sy";
-    #[doc = "Orders all accesses, inner shareable."]
-    dmb_ish = "dmb ish";
-    #[doc = "Orders earlier loads before later accesses, inner shareable."]
-    dmb_ishld = "dmb ishld";
 }
 
 /// Tells whether an interrupt or SError waits for EL1 (ISR_EL1, Arm ARM D19.2.64).

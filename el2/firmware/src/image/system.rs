@@ -15,7 +15,6 @@ use verdigris_core::options::Options;
 use verdigris_stage2::flush;
 
 static SELECTION: Once<Selection> = Once::new();
-static OPTIONS: Once<Options> = Once::new();
 /// What follows from the ID registers of one CPU.
 pub struct Cpu {
     /// The raw registers.
@@ -34,18 +33,12 @@ pub struct Cpu {
 pub fn init(id: &IdRegisters, options: &Options) -> Result<(), Mismatch> {
     let selection = Selection::new(id, options.mask)?.reserving_counter(options.reserve_counter);
     SELECTION.call_once(|| selection);
-    OPTIONS.call_once(|| options.clone());
     Ok(())
 }
 
 /// Returns the selection.
 pub fn selection() -> &'static Selection {
     SELECTION.get().expect("features are selected before they are asked for")
-}
-
-/// Returns the firmware's options.
-pub fn options() -> &'static Options {
-    OPTIONS.get().expect("options are read before they are asked for")
 }
 
 /// Why a CPU can't run beside the others.

@@ -128,11 +128,8 @@ pub fn run(vm: &mut VmRef, x: &mut Registers, percpu: &PerCpu) -> Status {
     let exception = resume(context, pending, run_flags, value)?;
     vm.count(Stat::Runs, 1);
     let record = {
-        // The switch borrows the VM, and so does the loop, which leaves EL2 in between.
-        let live: &Vm = vm;
-        // SAFETY: `live` is kept by the reference count that `vm` holds until the end of this call;
-        // only the stay inside EL2 is interrupted, and `World` and `VmEnv` hold nothing of a table.
-        let live: &'static Vm = unsafe { &*(&raw const *live) };
+        // The switch needs the VM while the loop leaves EL2 in between.
+        let live = vm.live();
         let mut world = World::enter(live, index.into(), context, percpu);
         if let Some(exception) = exception {
             world.inject(context, exception);

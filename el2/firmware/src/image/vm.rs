@@ -91,6 +91,11 @@ impl VmRef {
         Ok(Self { vm, _stay: Some(Stay::begin(percpu.index.get())) })
     }
 
+    /// Returns the VM itself, which lives as long as this reference: nothing of a table.
+    pub fn live(&self) -> &'static Vm {
+        self.vm
+    }
+
     /// Runs something outside EL2's counters: a guest. Nothing read from a table is kept over it.
     pub fn outside<T>(&mut self, run: impl FnOnce() -> T) -> T {
         self._stay = None;
@@ -160,9 +165,8 @@ fn claim() -> Status<VmHandle> {
 /// Ends a VM as far as no interrupt stops it; returns how many pages it still has.
 pub fn destroy(handle: VmHandle, percpu: &PerCpu) -> Status<u64> {
     let slot = slot(handle);
-    let begin = |from| {
-        slot.state.compare_exchange(from, ENDING_NOW, Ordering::Acquire, Ordering::Relaxed)
-    };
+    let begin =
+        |from| slot.state.compare_exchange(from, ENDING_NOW, Ordering::Acquire, Ordering::Relaxed);
     match begin(LIVE).or_else(|_| begin(ENDING)) {
         Ok(_) => {}
         Err(state) if state & (LIVE | ENDING | ENDING_NOW) != 0 => return Err(Error::Busy),
