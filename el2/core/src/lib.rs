@@ -20,3 +20,4 @@ pub mod psci;
 pub mod smccc;
 mod sync;
 pub mod sysreg;
+pub mod vmid;
