@@ -108,6 +108,11 @@ impl Entry {
     /// order of a whole pass comes from the epoch's barriers.
     #[inline(always)]
     fn test_and_clear_young(&self) -> bool {
+        if weakened(Weakness::AgeByStore) {
+            let old = self.read();
+            self.0.store(old.with_young(false).0, Ordering::Release);
+            return old.is_young();
+        }
         self.is_young() && self.0.fetch_and(!AF, Ordering::Relaxed) & AF != 0
     }
 }

@@ -33,10 +33,14 @@ pub enum Weakness {
     MapReadsSwapped,
     /// End lowers its mark before it publishes the sequence number.
     EndStoresSwapped,
+    /// Ageing loads and stores instead of exchanging.
+    AgeByStore,
     /// An access-flag fault stores the flag instead of exchanging it.
     YoungByStore,
     /// A call that finds an entry gone trusts that its invalidation is complete.
     TrustGone,
+    /// A retired table is freed without a look at who was inside EL2.
+    FreeAtOnce,
 }
 
 #[cfg(loom)]

@@ -1,0 +1,134 @@
+//! Map against begin and end: no page gets past an invalidation, in any interleaving.
+//!
+//! Run with `RUSTFLAGS="--cfg loom" cargo test -p verdigris-stage2 --release --test 'loom_*'`.
+#![cfg(loom)]
+
+mod loom_support;
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::thread;
+use loom_support::{Cpu, Shared, model};
+use verdigris_stage2::sync::Weakness;
+use verdigris_stage2::{Ipa, Outcome};
+
+/// The host answers a fault on one CPU and takes the page away on another.
+fn map_against_begin_and_end(weakness: Option<Weakness>) {
+    model(weakness, 6, || {
+        let shared = Shared::new();
+        let host_has_page = Arc::new(AtomicBool::new(true));
+        let mapper = {
+            let (shared, host) = (shared.clone(), host_has_page.clone());
+            thread::spawn(move || {
+                let cpu = Cpu::new(&shared, 1, 2);
+                // The number first; the host looks after that.
+                let number = shared.vm.sequence();
+                if host.load(Ordering::Relaxed) {
+                    let _ = cpu.map(0, number);
+                }
+            })
+        };
+        let cpu = Cpu::new(&shared, 0, 2);
+        let range = shared.vm.range(Ipa(0), 1).unwrap();
+        assert_eq!(shared.vm.invalidate_begin(&cpu, range, false, 0), Outcome::done(1));
+        assert!(!shared.is_mapped(0), "mapped past begin");
+        host_has_page.store(false, Ordering::Relaxed);
+        assert_eq!(shared.vm.invalidate_end(&cpu, range, 1), Outcome::done(1));
+        mapper.join().unwrap();
+        assert!(!shared.is_mapped(0), "mapped past the end");
+        assert!(shared.is_mapped(1), "the neighbour is untouched");
+    });
+}
+
+#[test]
+fn no_map_gets_past_an_invalidation() {
+    map_against_begin_and_end(None);
+}
+
+#[test]
+#[should_panic(expected = "mapped past")]
+fn it_fails_without_the_barrier_of_map() {
+    map_against_begin_and_end(Some(Weakness::MapBarrier));
+}
+
+#[test]
+#[should_panic(expected = "mapped past")]
+fn it_fails_without_the_barrier_of_begin() {
+    map_against_begin_and_end(Some(Weakness::BeginBarrier));
+}
+
+#[test]
+#[should_panic(expected = "mapped past")]
+fn it_fails_if_map_reads_the_number_before_the_marks() {
+    map_against_begin_and_end(Some(Weakness::MapReadsSwapped));
+}
+
+#[test]
+#[should_panic(expected = "mapped past")]
+fn it_fails_if_end_lowers_before_it_publishes() {
+    map_against_begin_and_end(Some(Weakness::EndStoresSwapped));
+}
+
+/// Two invalidations at once: the second finds no slot but the hull. The first ends while the second
+/// stands, and its slot is used again.
+#[test]
+fn the_hull_holds_while_slots_come_and_go() {
+    model(None, 5, || {
+        let shared = Shared::new();
+        let boot = Cpu::new(&shared, 0, 2);
+        let (first, second) = (shared.vm.range(Ipa(4096), 1), shared.vm.range(Ipa(0), 1));
+        let (first, second) = (first.unwrap(), second.unwrap());
+        assert_eq!(shared.vm.invalidate_begin(&boot, first, false, 0), Outcome::done(1));
+        let number = shared.vm.sequence();
+        let mapper = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let _ = Cpu::new(&shared, 1, 2).map(0, number);
+            })
+        };
+        assert_eq!(shared.vm.invalidate_begin(&boot, second, false, 0), Outcome::done(1));
+        assert!(!shared.is_mapped(0), "mapped past begin");
+        assert_eq!(shared.vm.invalidate_end(&boot, first, 1), Outcome::done(1));
+        assert_eq!(shared.vm.unmap(&boot, first), Outcome::done(1));
+        assert!(!shared.is_mapped(0), "mapped under the hull");
+        assert_eq!(shared.vm.invalidate_end(&boot, second, 1), Outcome::done(1));
+        mapper.join().unwrap();
+        assert!(!shared.is_mapped(0), "mapped past the end");
+    });
+}
+
+/// Set replaces the page on one CPU while another takes it away: the make half is a map like any other.
+fn set_against_begin_and_end(weakness: Option<Weakness>) {
+    model(weakness, 4, || {
+        let shared = Shared::new();
+        let boot = Cpu::new(&shared, 0, 2);
+        assert_eq!(boot.map(0, 0), Outcome::done(1));
+        let number = shared.vm.sequence();
+        let setter = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let cpu = Cpu::new(&shared, 1, 2);
+                let _ = cpu.set(number);
+                cpu.removed.get()
+            })
+        };
+        let range = shared.vm.range(Ipa(0), 1).unwrap();
+        assert_eq!(shared.vm.invalidate_begin(&boot, range, false, 0), Outcome::done(1));
+        assert!(!shared.is_mapped(0), "mapped past begin");
+        assert_eq!(shared.vm.invalidate_end(&boot, range, 1), Outcome::done(1));
+        let removed = boot.removed.get() + setter.join().unwrap();
+        assert!(!shared.is_mapped(0), "mapped past the end");
+        assert!((1..=2).contains(&removed), "each leaf is reported once");
+    });
+}
+
+#[test]
+fn no_set_gets_past_an_invalidation() {
+    set_against_begin_and_end(None);
+}
+
+#[test]
+#[should_panic(expected = "mapped past")]
+fn set_fails_without_the_barrier_of_the_gate() {
+    set_against_begin_and_end(Some(Weakness::MapBarrier));
+}

@@ -1,0 +1,215 @@
+//! The loom tests' machine: a tree of two levels with two entries each, shared by a few CPUs.
+//!
+//! The barriers of the `Tlb` trait are loom fences here, and the TLB is one flag: does it still hold the
+//! translation that the test is about?
+#![allow(dead_code, unsafe_code)]
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::cell::{Cell, RefCell};
+use verdigris_abi::flags::{PROT_READ, PROT_WRITE};
+use verdigris_stage2::sync::{Weakness, weaken};
+use verdigris_stage2::{
+    Attributes, Cache, Config, Counters, Cpus, Descriptor, Entry, Error, Geometry, Ipa, Level, Map,
+    Outcome, Pa, PageSource, Removed, Root, Set, Shares, Stage2, Stat, Table, TableMemory,
+    TablePage, Tlb,
+};
+
+const TABLES: u64 = 0x1_0000_0000;
+pub const PAGE: u64 = 4096;
+
+pub struct Shared {
+    tables: [Table; 2],
+    pub vm: Stage2,
+    /// A TLB holds the translation of page 0.
+    pub cached: AtomicBool,
+    /// The last-level table was given back to the pool.
+    pub freed: AtomicBool,
+    presence: [AtomicU64; 3],
+}
+
+/// A CPU, with the view of the machine that a call needs.
+pub struct Cpu {
+    pub shared: Arc<Shared>,
+    number: usize,
+    count: usize,
+    pool: RefCell<Vec<u64>>,
+    issued: Cell<bool>,
+    pub removed: Cell<u64>,
+}
+
+impl Shared {
+    /// Makes a VM whose page 1 is mapped, so that the tables are linked; page 0 isn't.
+    pub fn new() -> Arc<Self> {
+        let table = || std::array::from_fn(|_| Entry::new(Descriptor::INVALID));
+        // SAFETY: page 0 of the tables is never handed out.
+        let root = unsafe { Root::new(Pa(TABLES), Geometry::tiny()) };
+        let shared = Arc::new(Self {
+            tables: [table(), table()],
+            vm: Stage2::new(root, Config { fwb: true, dic: true, ..Config::default() }),
+            cached: AtomicBool::new(false),
+            freed: AtomicBool::new(false),
+            presence: std::array::from_fn(|_| AtomicU64::new(0)),
+        });
+        let boot = Cpu::new(&shared, 0, 1);
+        boot.pool.borrow_mut().push(1);
+        assert_eq!(boot.map(1, 0), Outcome::done(1));
+        shared
+    }
+
+    /// Reads the entry of a page in the last-level table.
+    pub fn entry(&self, page: usize) -> &Entry {
+        &self.tables[1][page]
+    }
+
+    pub fn is_mapped(&self, page: usize) -> bool {
+        self.entry(page).read().is_valid()
+    }
+}
+
+impl Cpu {
+    pub fn new(shared: &Arc<Shared>, number: usize, count: usize) -> Self {
+        Self {
+            shared: shared.clone(),
+            number,
+            count,
+            pool: RefCell::default(),
+            issued: Cell::new(false),
+            removed: Cell::new(0),
+        }
+    }
+
+    /// Asks for a page, with a number that was sampled before.
+    pub fn map(&self, page: u64, sequence: u64) -> Outcome {
+        let map = Map {
+            ipa: Ipa(page * PAGE),
+            pa: Pa(0x8000 + page * PAGE),
+            page_count: 1,
+            level: Level::L3,
+            attributes: Attributes::guest(PROT_READ | PROT_WRITE),
+            sequence,
+        };
+        self.shared.vm.map(self, &map)
+    }
+
+    /// Asks for another page in the place of page 0.
+    pub fn set(&self, sequence: u64) -> Result<(), Error> {
+        let set = Set {
+            ipa: Ipa(0),
+            pa: Pa(0x20_0000),
+            level: Level::L3,
+            attributes: Attributes::guest(PROT_READ | PROT_WRITE),
+            sequence,
+        };
+        self.shared.vm.set(self, &set)
+    }
+
+    /// Enters EL2: odd, and a full barrier before any table is read.
+    pub fn enter_el2(&self) {
+        self.shared.presence[self.number].fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    pub fn leave_el2(&self) {
+        self.shared.presence[self.number].fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Runs a scenario with a mistake, or without, in every interleaving of up to `preemptions` switches.
+pub fn model(
+    weakness: Option<Weakness>,
+    preemptions: usize,
+    scenario: impl Fn() + Sync + Send + 'static,
+) {
+    weaken(weakness);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    let executions = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let count = executions.clone();
+    builder.check(move || {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        scenario();
+    });
+    println!("{} executions", executions.load(std::sync::atomic::Ordering::Relaxed));
+    weaken(None);
+}
+
+impl TableMemory for Cpu {
+    fn table(&self, page: TablePage) -> &Table {
+        &self.shared.tables[((page.pa().0 - TABLES) / PAGE) as usize]
+    }
+}
+
+impl PageSource for Cpu {
+    fn alloc(&self) -> Option<TablePage> {
+        let index = self.pool.borrow_mut().pop()?;
+        // SAFETY: the page came out of the pool.
+        Some(unsafe { TablePage::new(Pa(TABLES + index * PAGE)) })
+    }
+
+    fn free(&self, _: TablePage) {
+        self.shared.freed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Tlb for Cpu {
+    fn enter(&self) {}
+    fn leave(&self) {}
+    fn ipa(&self, _: Ipa, _: Option<Level>) {
+        self.issued.set(true);
+    }
+    fn range(&self, _: Ipa, _: u64, _: Option<Level>) {
+        self.issued.set(true);
+    }
+    fn stage1(&self) {}
+    fn vmid(&self) {
+        self.issued.set(true);
+    }
+    fn local(&self, _: Ipa) {}
+    fn dsb_ishst(&self) {
+        fence(Ordering::SeqCst);
+    }
+    fn dsb_ish(&self) {
+        if self.issued.take() {
+            self.shared.cached.store(false, Ordering::Relaxed);
+        }
+        fence(Ordering::SeqCst);
+    }
+    fn repeat(&self) {}
+    fn isb(&self) {}
+}
+
+impl Cache for Cpu {
+    fn clean(&self, _: Pa, _: u64) {}
+    fn clean_invalidate(&self, _: Pa, _: u64) {}
+    fn invalidate_instructions(&self) {}
+}
+
+impl Cpus for Cpu {
+    fn this_cpu(&self) -> usize {
+        self.number
+    }
+    fn cpu_count(&self) -> usize {
+        self.count
+    }
+    fn presence(&self, cpu: usize) -> u64 {
+        self.shared.presence[cpu].load(Ordering::Acquire)
+    }
+    fn interrupt_pending(&self) -> bool {
+        false
+    }
+}
+
+impl Shares for Cpu {
+    fn acquire(&self, _: Pa, _: Level) -> Result<(), Error> {
+        Ok(())
+    }
+    fn release(&self, _: Pa, _: Level) {}
+    fn removed(&self, _: &Removed) {
+        self.removed.set(self.removed.get() + 1);
+    }
+}
+
+impl Counters for Cpu {
+    fn count(&self, _: Stat, _: u64) {}
+}
