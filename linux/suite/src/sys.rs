@@ -150,7 +150,7 @@ pub fn pause() {
     std::thread::yield_now();
 }
 
-/// V0 to V31, then FPCR and FPSR.
+/// FPCR and FPSR, then V0 to V31.
 pub type VectorRegisters = [u64; 66];
 
 /// Loads the vector registers, makes an ioctl on a file, and returns what they hold then.
@@ -174,21 +174,21 @@ pub unsafe fn vectors_across_ioctl<T>(
     unsafe {
         std::arch::asm!(
             "mrs x11, fpcr", "mrs x12, fpsr",
-            "ldp q0, q1, [x9]", "ldp q2, q3, [x9, #32]", "ldp q4, q5, [x9, #64]",
-            "ldp q6, q7, [x9, #96]", "ldp q8, q9, [x9, #128]", "ldp q10, q11, [x9, #160]",
-            "ldp q12, q13, [x9, #192]", "ldp q14, q15, [x9, #224]", "ldp q16, q17, [x9, #256]",
-            "ldp q18, q19, [x9, #288]", "ldp q20, q21, [x9, #320]", "ldp q22, q23, [x9, #352]",
-            "ldp q24, q25, [x9, #384]", "ldp q26, q27, [x9, #416]", "ldp q28, q29, [x9, #448]",
-            "ldp q30, q31, [x9, #480]", "ldp x13, x14, [x9, #512]",
-            "msr fpcr, x13", "msr fpsr, x14",
+            "ldp q0, q1, [x9, #16]", "ldp q2, q3, [x9, #48]", "ldp q4, q5, [x9, #80]",
+            "ldp q6, q7, [x9, #112]", "ldp q8, q9, [x9, #144]", "ldp q10, q11, [x9, #176]",
+            "ldp q12, q13, [x9, #208]", "ldp q14, q15, [x9, #240]", "ldp q16, q17, [x9, #272]",
+            "ldp q18, q19, [x9, #304]", "ldp q20, q21, [x9, #336]", "ldp q22, q23, [x9, #368]",
+            "ldp q24, q25, [x9, #400]", "ldp q26, q27, [x9, #432]", "ldp q28, q29, [x9, #464]",
+            "ldp q30, q31, [x9, #496]",
+            "ldp x13, x14, [x9]", "msr fpcr, x13", "msr fpsr, x14",
             "svc #0",
-            "mrs x13, fpcr", "mrs x14, fpsr", "stp x13, x14, [x10, #512]",
-            "stp q0, q1, [x10]", "stp q2, q3, [x10, #32]", "stp q4, q5, [x10, #64]",
-            "stp q6, q7, [x10, #96]", "stp q8, q9, [x10, #128]", "stp q10, q11, [x10, #160]",
-            "stp q12, q13, [x10, #192]", "stp q14, q15, [x10, #224]", "stp q16, q17, [x10, #256]",
-            "stp q18, q19, [x10, #288]", "stp q20, q21, [x10, #320]", "stp q22, q23, [x10, #352]",
-            "stp q24, q25, [x10, #384]", "stp q26, q27, [x10, #416]", "stp q28, q29, [x10, #448]",
-            "stp q30, q31, [x10, #480]",
+            "mrs x13, fpcr", "mrs x14, fpsr", "stp x13, x14, [x10]",
+            "stp q0, q1, [x10, #16]", "stp q2, q3, [x10, #48]", "stp q4, q5, [x10, #80]",
+            "stp q6, q7, [x10, #112]", "stp q8, q9, [x10, #144]", "stp q10, q11, [x10, #176]",
+            "stp q12, q13, [x10, #208]", "stp q14, q15, [x10, #240]", "stp q16, q17, [x10, #272]",
+            "stp q18, q19, [x10, #304]", "stp q20, q21, [x10, #336]", "stp q22, q23, [x10, #368]",
+            "stp q24, q25, [x10, #400]", "stp q26, q27, [x10, #432]", "stp q28, q29, [x10, #464]",
+            "stp q30, q31, [x10, #496]",
             "msr fpcr, x11", "msr fpsr, x12",
             inlateout("x0") i64::from(file.as_raw_fd()) => result,
             in("x1") u64::from(request), in("x2") ptr::from_mut(argument), in("x8") IOCTL,
