@@ -3,7 +3,9 @@
 //! It speaks to the firmware through the raw hypercall device alone, so that nothing between the two can
 //! hide a mistake of either.
 
+mod bench;
 mod cases;
+mod demo;
 mod firmware;
 mod guest;
 mod hwcaps;
@@ -21,7 +23,10 @@ use ktap::Test;
 const USAGE: &str = "\
 usage: verdigris-suite COMMAND
   test [--group GROUP] [--list] [NAME...]   run tests (all of group `suite`, or those that match), in KTAP
+  demo                                      show a guest's working set as it moves
+  bench                                     count the firmware's instructions for some calls
   hwcaps                                    print what the kernel tells processes of the CPU
+  crash KIND                                make EL2 fail (debug builds of the firmware): a number
 groups: suite, hotplug, sweep";
 
 fn main() -> ExitCode {
@@ -30,6 +35,9 @@ fn main() -> ExitCode {
     match words[..] {
         ["test", ref options @ ..] => test(options),
         ["exec", name] => execute(name),
+        ["demo"] => demo::run(),
+        ["bench"] => bench::run(),
+        ["crash", kind] => crash(kind),
         ["hwcaps"] => {
             hwcaps::print();
             ExitCode::SUCCESS
@@ -41,6 +49,14 @@ fn main() -> ExitCode {
 fn usage() -> ExitCode {
     eprintln!("{USAGE}");
     ExitCode::from(2)
+}
+
+/// Makes EL2 fail. If this returns, it didn't.
+fn crash(kind: &str) -> ExitCode {
+    let Ok(kind) = kind.parse() else { return usage() };
+    let status = raw::raw().call(verdigris_abi::call::DEBUG_CRASH, &[kind]).status();
+    eprintln!("EL2 goes on: {status:?}");
+    ExitCode::FAILURE
 }
 
 /// Chooses tests and runs or lists them.

@@ -42,6 +42,11 @@ impl Pages {
         self.chunks[page >> self.order] + (within * PAGE) as u64
     }
 
+    /// Returns the address of each chunk and its number of pages.
+    pub fn ranges(&self) -> impl Iterator<Item = (u64, usize)> {
+        self.chunks.iter().map(|&address| (address, 1 << self.order))
+    }
+
     /// Returns physical addresses of all pages.
     pub fn addresses(&self) -> impl Iterator<Item = u64> {
         (0..self.count()).map(|page| self.address(page))

@@ -112,9 +112,10 @@ impl Vm {
 
     /// Maps pages wherever they lie to consecutive IPAs, in a VM that has seen no invalidation of them.
     pub fn map_pages(&self, ipa: u64, pages: &Pages, flags: u64) {
-        for (index, address) in pages.addresses().enumerate() {
-            let page_ipa = ipa + (index * PAGE) as u64;
-            self.map(page_ipa, address, 1, flags, 0).expect("a fresh page can be mapped");
+        let mut at = ipa;
+        for (address, count) in pages.ranges() {
+            self.map(at, address, count as u64, flags, 0).expect("fresh pages can be mapped");
+            at += (count * PAGE) as u64;
         }
     }
 
@@ -165,6 +166,21 @@ impl Vm {
     /// Ages a range: which pages were young.
     pub fn age(&self, ipa: u64, page_count: u64, mode: u64) -> Vec<bool> {
         self.young(call::AGE, ipa, page_count, mode)
+    }
+
+    /// Ages a range of at most 32,768 pages by way of a page of ours: which pages were young.
+    pub fn age_by_buffer(&self, ipa: u64, page_count: u64, mode: u64, buffer: &Pages) -> Vec<bool> {
+        let mut young = Vec::new();
+        while (young.len() as u64) < page_count {
+            let at = ipa + (young.len() * PAGE) as u64;
+            let left = page_count - young.len() as u64;
+            let mode = mode | flags::AGE_TO_BUFFER;
+            let arguments = [self.handle, at, left, mode, buffer.address(0)];
+            let progress = raw().value(call::AGE, &arguments).expect("a good range and buffer");
+            let bit = |page: usize| buffer.read(0, page / 64) >> (page % 64) & 1 == 1;
+            young.extend((0..progress as usize).map(bit));
+        }
+        young
     }
 
     /// Tells which pages of a range are young.

@@ -161,21 +161,12 @@ fn age_to_buffer() {
     (0..PAGE / 8).for_each(|word| buffer.write(0, word, 0x5555_5555_5555_5555));
     guest.age(DATA, PAGES, ALL);
     guest.cpu(0).call(program::TOUCH, &[DATA, PAGES, 7, touch::READ, 0]);
-    let arguments = [guest.handle(), DATA, PAGES, ALL | flags::AGE_TO_BUFFER, buffer.address(0)];
-    let mut young = Vec::new();
-    while (young.len() as u64) < PAGES {
-        let done = young.len() as u64;
-        let [vm, ipa, ..] = arguments;
-        let at = [vm, ipa + done * PAGE as u64, PAGES - done, arguments[3], arguments[4]];
-        let progress = raw().value(call::AGE, &at).expect("a good buffer") as usize;
-        young.extend((0..progress).map(|page| buffer.read(0, page / 64) >> (page % 64) & 1 == 1));
-    }
+    let young = guest.age_by_buffer(DATA, PAGES, ALL, &buffer);
     assert_young(&young, "by buffer", |page| page % 7 == 0);
     assert_eq!(buffer.read(0, 511), 0x5555_5555_5555_5555, "past the bits");
     assert_eq!(page_state(buffer.address(0)), PageState::FREE, "the buffer is still shared");
-    let [vm, ipa, ..] = arguments;
-    let tested =
-        raw().value(call::TEST_AGE, &[vm, ipa, 64, flags::AGE_TO_BUFFER, buffer.address(0)]);
+    let arguments = [guest.handle(), DATA, 64, flags::AGE_TO_BUFFER, buffer.address(0)];
+    let tested = raw().value(call::TEST_AGE, &arguments);
     assert_eq!((tested, buffer.read(0, 0)), (Ok(64), 0));
 }
 
