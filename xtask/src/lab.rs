@@ -101,8 +101,8 @@ impl Lab {
     }
 
     /// Builds all that the runs of a part need, so that a broken build is told once.
-    pub fn prepare(&self) -> Result<()> {
-        self.firmware(Profile::Release)?;
+    pub fn prepare(&self, profile: Profile) -> Result<()> {
+        self.firmware(profile)?;
         for item in [Item::Suite, Item::Guest, Item::Driver] {
             self.item(item)?;
         }

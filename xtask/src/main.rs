@@ -3,6 +3,7 @@
 //! Every task does its own set-up. Errors are told in words, with what to type where that helps;
 //! the exit status is non-zero then.
 
+mod bench;
 mod build;
 mod check;
 mod command;
@@ -47,6 +48,8 @@ enum Task {
         #[command(subcommand)]
         what: check::Check,
     },
+    /// Count the instructions that calls cost
+    Bench(bench::BenchArgs),
     /// Fetch all that the other tasks need, as they would do by themselves
     Setup,
     /// Say what is missing on this machine, and do nothing
@@ -70,6 +73,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Run(args) => return run::run(*args),
         Task::Test(args) => return test::test(args),
         Task::Check { what } => return check::check(&what),
+        Task::Bench(args) => return bench::bench(&args),
         Task::Setup => drop(setup::ensure()?),
         Task::Doctor => return doctor::doctor(),
         Task::Gdb => gdb::gdb()?,

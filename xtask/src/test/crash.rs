@@ -28,6 +28,7 @@ const REPORT: &str = "verdigris: crash:";
 /// Fails in every way.
 pub fn test(context: &Context, tally: &mut Tally) -> Result<()> {
     let lab = context.lab()?;
+    lab.prepare(Profile::Checked)?;
     let symbols = Symbols::open(&lab.firmware(Profile::Checked)?.elf);
     for (name, number, word) in KINDS {
         tally.judge(name, &fail(lab, &symbols, name, *number, word));

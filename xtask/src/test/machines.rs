@@ -119,7 +119,7 @@ pub const RUN: &[Run] =
 /// Runs the wanted machines of a part, two at a time, and counts each as it ends.
 pub fn test(runs: &'static [Run], part: &str, context: &Context, tally: &mut Tally) -> Result<()> {
     let lab = context.lab()?;
-    lab.prepare()?;
+    lab.prepare(Profile::Release)?;
     let mut queue = VecDeque::new();
     for run in runs.iter().filter(|run| context.wants(part, run.name)) {
         if lab.has_cpu(run.cpu)? {
@@ -193,7 +193,7 @@ fn run_one(lab: &Lab, run: &Run) -> Result<Vec<Test>> {
 /// Compares the host with and without the firmware, on each machine.
 pub fn check(context: &Context, tally: &mut Tally) -> Result<()> {
     let lab = context.lab()?;
-    lab.firmware(Profile::Release)?;
+    lab.prepare(Profile::Release)?;
     for &(cpu, mte) in check::MACHINES {
         let result = check::compare(lab, cpu, mte).and_then(|differences| {
             ensure!(differences.is_empty(), "{}", differences.join("; "));
