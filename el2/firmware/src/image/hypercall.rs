@@ -16,14 +16,17 @@ use super::{debug, memory, power, stage2, sysreg, system, vcpu};
 
 /// Owner field of the vendor-specific hypervisor service.
 const OWNER_HYPERVISOR: u32 = 6;
+/// Bit 16 of an identifier: the caller has no live SVE state. Nothing here depends on it.
+const SVE_HINT: u32 = 1 << 16;
 
 /// Answers a call by HVC or SMC.
 pub fn dispatch(frame: &mut Frame, percpu: &PerCpu) {
-    let function = frame.x[0] as u32;
+    let function = frame.x[0] as u32 & !SVE_HINT;
     if function >> 24 & 0x3f != OWNER_HYPERVISOR {
         return power::dispatch(frame, percpu);
     }
-    let x = frame.x.first_chunk_mut().expect("a frame holds x0 to x17");
+    let x: &mut Registers = frame.x.first_chunk_mut().expect("a frame holds x0 to x17");
+    x[0] = function.into();
     let status = match Call::decode(x) {
         // These two return their first result in x0 and can't fail.
         Ok(Call::Uid) => return x[..4].copy_from_slice(&UID.map(u64::from)),

@@ -234,6 +234,19 @@ pub fn for_each_outside(
     }
 }
 
+/// Pages of the largest root: sixteen concatenated tables.
+const ROOT_PAGES: usize = 16;
+#[repr(align(65536))]
+struct EmptyRoot(
+    #[expect(dead_code, reason = "the walker alone reads it")] [u64; ROOT_PAGES * 512],
+);
+static EMPTY_ROOT: EmptyRoot = EmptyRoot([0; ROOT_PAGES * 512]);
+
+/// Returns the address of a root without entries, for any shape of a tree.
+pub fn empty_root() -> Pa {
+    Pa((&raw const EMPTY_ROOT) as u64)
+}
+
 /// Views a page as a table.
 ///
 /// # Safety

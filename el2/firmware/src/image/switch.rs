@@ -63,6 +63,8 @@ pub struct World<'a> {
     percpu: &'a PerCpu,
     host: SystemRegisters,
     host_sp_el0: u64,
+    /// Where the host goes on: ELR_EL2 and SPSR_EL2.
+    host_return: [u64; 2],
     host_mdscr: u64,
     host_debug: Option<DebugRegisters>,
     host_profiling: Option<Stopped>,
@@ -79,6 +81,7 @@ impl<'a> World<'a> {
             percpu,
             host: SystemRegisters::reset(),
             host_sp_el0: sysreg::read!("sp_el0"),
+            host_return: [sysreg::read!("elr_el2"), sysreg::read!("spsr_el2")],
             host_mdscr: sysreg::read!("mdscr_el1"),
             host_debug: None,
             host_profiling: Some(Stopped::begin(&cpu.id)),
@@ -133,6 +136,8 @@ impl<'a> World<'a> {
             vmids::leave(percpu);
             self.load_registers(&self.host, walks.is_some());
             sysreg::write!("sp_el0", self.host_sp_el0);
+            sysreg::write!("elr_el2", self.host_return[0]);
+            sysreg::write!("spsr_el2", self.host_return[1]);
             sysreg::write!("mdscr_el1", self.host_mdscr);
             controls::apply(&percpu.cpu().host);
             sysreg::write!("vbar_el2", boot::host_vectors_address());

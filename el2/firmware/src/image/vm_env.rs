@@ -52,21 +52,21 @@ impl PageSource for VmEnv<'_> {
 
 impl Tlb for VmEnv<'_> {
     fn enter(&self) {
-        // A VM that never ran, or not since the last rollover, has nothing in any TLB; VMID 0 then
-        // names the host's, which loses what it can fetch again.
-        let vmid = self.vm.vmid.current().unwrap_or(0);
-        let wanted = Context {
-            vttbr: u64::from(vmid) << 48 | self.vm.stage2.root().pa().0,
-            vtcr: self.vm.vtcr(self.percpu),
-        };
+        // A VM that never ran has nothing in any TLB; VMID 0 then names the host's entries, which it
+        // can fetch again.
+        let vmid = u64::from(self.vm.vmid.current().unwrap_or(0));
         let current = Context::current();
-        if current == wanted {
+        if current.vttbr >> 48 == vmid {
             return;
         }
         let errata = self.percpu.cpu().selection.errata;
         let walks = errata.speculative_at.then(WalksOff::begin);
         self.saved.set(Some((current, walks)));
-        // SAFETY: the VM's tree is live, and `leave` loads the former context before anyone runs.
+        // An invalidation uses the VMID alone. Beside it stands a root without entries, so that no
+        // walk under this VMID, which a rollover may give away meanwhile, leaves anything in a TLB.
+        let wanted =
+            Context { vttbr: vmid << 48 | memory::empty_root().0, vtcr: self.vm.vtcr(self.percpu) };
+        // SAFETY: an empty tree is live for ever; `leave` loads the former context before anyone runs.
         unsafe { wanted.load() };
     }
 
