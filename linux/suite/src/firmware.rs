@@ -117,18 +117,12 @@ pub fn until_none_left(mut step: impl FnMut() -> Status<u64>) -> Status {
 }
 
 /// Makes a range call for all of a range: `step(pages done, pages left)` returns how many it did.
-///
-/// An error comes with the pages done until then.
-pub fn whole_range(
-    page_count: u64,
-    mut step: impl FnMut(u64, u64) -> (Status, u64),
-) -> Result<(), (Error, u64)> {
+pub fn whole_range(page_count: u64, mut step: impl FnMut(u64, u64) -> Status<u64>) -> Status {
     let mut done = 0;
     while done < page_count {
-        let (status, progress) = step(done, page_count - done);
+        let progress = step(done, page_count - done)?;
         assert!(progress <= page_count - done, "more done than asked");
         done += progress;
-        status.map_err(|error| (error, done))?;
     }
     Ok(())
 }

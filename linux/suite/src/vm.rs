@@ -87,10 +87,8 @@ impl Vm {
     fn range(&self, page_count: u64, arguments: impl Fn(u64, u64) -> (u32, Vec<u64>)) -> Status {
         whole_range(page_count, |done, left| {
             let (function, arguments) = arguments(done, left);
-            let reply = raw().call(function, &arguments);
-            (reply.status(), reply.0[1])
+            raw().value(function, &arguments)
         })
-        .map_err(|(error, _)| error)
     }
 
     /// Maps consecutive pages (or blocks) with a sequence number.

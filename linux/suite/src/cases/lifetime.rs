@@ -193,7 +193,7 @@ fn most_vcpus_of_a_vm() {
     for index in 0..64 {
         assert!(vm.vcpu(index).is_ok(), "vCPU {index}");
     }
-    assert_eq!(vm.vcpu(64).map(|vcpu| vcpu.index()), Err(Error::Invalid));
+    assert_eq!(vm.vcpu(64).map(|vcpu| vcpu.index()), Err(Error::NoEntry));
 }
 
 fn sizes_of_address_spaces() {
