@@ -146,9 +146,12 @@ impl Call {
             call::VM_DESTROY => Self::VmDestroy { vm: vm(x[1])? },
             call::VM_DONATE => Self::VmDonate { vm: vm(x[1])?, pages: PaRange::new(x[2], x[3])? },
             call::VM_RECLAIM => {
-                Self::VmReclaim { vm: vm(x[1])?, max: at_most(x[2], RECLAIM_ADDRESSES)? }
+                Self::VmReclaim { vm: vm(x[1])?, max: between(x[2], 1, RECLAIM_ADDRESSES)? }
             }
-            call::VCPU_CREATE => Self::VcpuCreate { vcpu: vcpu(x)?, region: page(x[3])? },
+            call::VCPU_CREATE => {
+                at_most(x[2], MAX_VCPUS - 1)?;
+                Self::VcpuCreate { vcpu: vcpu(x)?, region: page(x[3])? }
+            }
             call::VCPU_RUN => Self::VcpuRun { vcpu: vcpu(x)?, resume: resume(x[3], x[4])? },
             call::VCPU_GET_REG => Self::VcpuGetReg { vcpu: vcpu(x)?, register: x[3] },
             call::VCPU_SET_REG => Self::VcpuSetReg { vcpu: vcpu(x)?, register: x[3], value: x[4] },
@@ -284,5 +287,9 @@ fn ipa_bits(value: u64) -> Status<u32> {
 }
 
 fn at_most(value: u64, limit: u64) -> Status<u64> {
-    if value <= limit { Ok(value) } else { Err(Error::Invalid) }
+    between(value, 0, limit)
+}
+
+fn between(value: u64, least: u64, most: u64) -> Status<u64> {
+    if (least..=most).contains(&value) { Ok(value) } else { Err(Error::Invalid) }
 }

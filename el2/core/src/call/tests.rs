@@ -50,7 +50,7 @@ fn refuses_flags_that_do_not_exist_and_maps_without_read() {
 
 #[test]
 fn refuses_ranges_that_are_empty_unaligned_or_overflow() {
-    for start in [1u64, 0xfff, 1 << 52, u64::MAX & !0xfff] {
+    for start in [1u64, 0xfff, 1 << 52, 0xffff_ffff_ffff_f000] {
         assert_eq!(refused(&[0xc600_0031, 1, start, 1]), Error::Invalid);
     }
     for count in [0, (1 << 40) + 1, u64::MAX, 1 << 52, 1 << 63] {
@@ -75,7 +75,10 @@ fn names_no_vm_and_no_vcpu_outside_the_limits() {
         assert_eq!(refused(&[0xc600_0011, vm]), Error::NoEntry);
     }
     assert_eq!(refused(&[0xc600_0021, 1, 64]), Error::NoEntry);
+    assert_eq!(refused(&[0xc600_0020, 1, 64, 0x1000]), Error::Invalid);
     assert_eq!(refused(&[0xc600_0003, 1]), Error::Invalid);
+    assert_eq!(refused(&[0xc600_0013, 1, 0]), Error::Invalid);
+    assert_eq!(refused(&[0xc600_0013, 1, 17]), Error::Invalid);
 }
 
 #[test]

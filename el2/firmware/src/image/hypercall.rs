@@ -55,7 +55,8 @@ fn answer(call: Call, x: &mut Registers, percpu: &PerCpu) -> Status {
         Call::VmCreate { ipa_bits, region } => x[1] = vm::create(ipa_bits, region)?.0.into(),
         Call::VmDestroy { vm } => x[1] = vm::destroy(vm, percpu)?,
         Call::VmDonate { vm, pages } => {
-            x[1] = VmRef::get(vm, percpu)?.donate(pages.start(), pages.page_count())?;
+            let vm = VmRef::get(vm, percpu)?;
+            stage2::finish(vm.donate(pages.start(), pages.page_count()), x)?;
         }
         Call::VmReclaim { vm, max } => {
             let mut pages = [0; RECLAIM_ADDRESSES as usize];

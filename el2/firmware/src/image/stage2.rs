@@ -67,15 +67,10 @@ fn on_range(
     finish(operation(&vm, &VmEnv::new(&vm, percpu), range), x)
 }
 
-/// Returns progress; an error that came after some progress is met again by the call for the rest.
-fn finish(outcome: Outcome, x: &mut Registers) -> Status {
-    match outcome.error {
-        Some(error) if outcome.pages == 0 => Err(error),
-        _ => {
-            x[1] = outcome.pages;
-            Ok(())
-        }
-    }
+/// Returns progress in x1, also beside an error: what was done before it stays done.
+pub fn finish(outcome: Outcome, x: &mut Registers) -> Status {
+    x[1] = outcome.pages;
+    outcome.error.map_or(Ok(()), Err)
 }
 
 /// Ages, or only tests, and puts one bit a page where the caller wants it.

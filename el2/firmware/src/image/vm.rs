@@ -14,7 +14,7 @@ use verdigris_abi::{Error, Ipa, MAX_CPUS, MAX_VCPUS, MAX_VMS, PAGE_SIZE, Pa, Sta
 use verdigris_core::call::VmHandle;
 use verdigris_core::cpu::vtcr;
 use verdigris_core::vmid::{LastVcpu, VmidCell};
-use verdigris_stage2::{Geometry, Root, Stage2};
+use verdigris_stage2::{Geometry, Outcome, Root, Stage2};
 
 use super::percpu::{self, PerCpu};
 use super::presence::Stay;
@@ -239,21 +239,20 @@ impl Vm {
         }
     }
 
-    /// Takes pages of the host into the VM's pool, up to a pending interrupt; returns how many.
-    pub fn donate(&self, start: Pa, count: u64) -> Status<u64> {
+    /// Takes pages of the host into the VM's pool, up to a pending interrupt.
+    pub fn donate(&self, start: Pa, count: u64) -> Outcome {
         for index in 0..count {
             if index != 0 && sysreg::interrupt_pending() {
-                return Ok(index);
+                return Outcome::done(index);
             }
             let page = Pa(start.0 + index * PAGE_SIZE);
-            match memory::donate(page, 1, self.handle) {
-                Ok(()) => self.donated_pages.fetch_add(1, Ordering::Relaxed),
-                Err(error) if index == 0 => return Err(error),
-                Err(_) => return Ok(index),
-            };
+            if let Err(error) = memory::donate(page, 1, self.handle) {
+                return Outcome::stopped(index, error);
+            }
+            self.donated_pages.fetch_add(1, Ordering::Relaxed);
             self.push_free(page);
         }
-        Ok(count)
+        Outcome::done(count)
     }
 
     /// Gives up to `pages.len()` free pages of the pool back to the host; returns how many.
