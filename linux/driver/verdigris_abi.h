@@ -298,5 +298,7 @@
 #define VERDIGRIS_STAT_TABLE_PAGES 31
 /* Donated table pages that are free. */
 #define VERDIGRIS_STAT_FREE_TABLE_PAGES 32
+/* Instructions that EL2 executed on the calling CPU (option counter=on, VM 0); else 0. */
+#define VERDIGRIS_STAT_EL2_INSTRUCTIONS 33
 
 #endif

@@ -92,4 +92,6 @@ stats! {
     TablePages "STAT_TABLE_PAGES";
     #[doc = "Donated table pages that are free."]
     FreeTablePages "STAT_FREE_TABLE_PAGES";
+    #[doc = "Instructions that EL2 executed on the calling CPU (option counter=on, VM 0); else 0."]
+    El2Instructions "STAT_EL2_INSTRUCTIONS";
 }

@@ -20,6 +20,7 @@ mod image {
     pub mod cache;
     pub mod console;
     pub mod controls;
+    pub mod counter;
     pub mod crash;
     pub mod debug;
     pub mod debug_regs;

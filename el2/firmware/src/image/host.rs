@@ -18,7 +18,7 @@ use super::percpu::PerCpu;
 use super::start::expect;
 use super::sysreg::{self, dsb_ish, dsb_ishst, isb};
 use super::tlb::{self, Context};
-use super::{boot, controls, memory, system};
+use super::{boot, controls, counter, memory, system};
 
 struct Host {
     map: Identity,
@@ -138,6 +138,7 @@ pub fn prepare_cpu(percpu: &PerCpu) {
         sysreg::write!("vbar_el2", boot::host_vectors_address());
     }
     isb();
+    counter::start(percpu);
 }
 
 /// Returns the host's VTTBR_EL2 and VTCR_EL2; its VMID is 0.

@@ -19,7 +19,7 @@ use verdigris_stage2::{Geometry, Outcome, Root, Stage2};
 use super::percpu::{self, PerCpu};
 use super::presence::Stay;
 use super::vm_env::VmEnv;
-use super::{memory, sysreg, system, vcpu};
+use super::{counter, memory, sysreg, system, vcpu};
 
 /// Pages between two looks at pending interrupts while memory is given back.
 const PAGES_PER_POLL: usize = 16;
@@ -354,6 +354,9 @@ impl Vm {
 
 /// Returns a statistic of all VMs together, ended ones included.
 pub fn total(stat: Stat, percpu: &PerCpu) -> u64 {
+    if stat == Stat::El2Instructions {
+        return counter::instructions(percpu);
+    }
     let live = (1..=MAX_VMS as u16).filter_map(|handle| VmRef::get(VmHandle(handle), percpu).ok());
     let past = PAST[stat as usize].load(Ordering::Relaxed);
     past + live.map(|vm| vm.statistic(stat)).sum::<u64>()
