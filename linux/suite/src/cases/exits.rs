@@ -145,12 +145,12 @@ fn guest_waits() {
     let vcpu = guest.cpu(0);
     assert_eq!(vcpu.call_to_exit(program::WAIT, &[0]), Exit::Wait(0));
     assert!(vcpu.run().done().is_some(), "past the WFI");
-    assert_eq!(vcpu.call_to_exit(program::WAIT, &[1]), Exit::Wait(1));
-    let mut exit = vcpu.run();
-    if exit == Exit::Wait(1) {
+    // A WFE may end at once, whatever the event register says: QEMU never traps it.
+    let mut exit = vcpu.call_to_exit(program::WAIT, &[1]);
+    while exit == Exit::Wait(1) {
         exit = vcpu.run();
     }
-    assert!(exit.done().is_some(), "past the WFE");
+    assert!(exit.done().is_some(), "past the WFE: {exit:x?}");
 }
 
 /// A guest that never exits by itself doesn't keep the host from its interrupts.

@@ -10,7 +10,7 @@ use verdigris_abi::{Error, PAGE_SIZE, Stat, call, flags};
 use verdigris_guest::{pattern, program, touch};
 
 use super::support::{bytes, spread};
-use crate::firmware::{PageState, host_reset, layout, page_state, until_none_left};
+use crate::firmware::{PageState, host_reset, layout, page_state, until_none_left, whole_range};
 use crate::guest::{DATA, Guest};
 use crate::ktap::test_table;
 use crate::pages::{PAGE, Pages};
@@ -75,10 +75,15 @@ fn destroy_gives_everything_back() {
     (0..4).for_each(|page| data.write(page, 0, pattern(page as u64, 1)));
     let vm = raw().value(call::VM_CREATE, &[IPA_BITS, root.address(0)]).expect("a VM");
     raw().value(call::VCPU_CREATE, &[vm, 0, vcpu.address(0)]).expect("a vCPU");
-    let donated = raw().value(call::VM_DONATE, &[vm, tables.address(0), 8]);
-    assert!(donated.is_ok_and(|count| count > 0));
-    let mapped = raw().value(call::MAP, &[vm, DATA, data.address(0), 4, RW, 0]);
-    assert_eq!(mapped, Ok(4));
+    let donate = |done, left| {
+        raw().value(call::VM_DONATE, &[vm, tables.address(0) + done * PAGE_SIZE, left])
+    };
+    whole_range(8, donate).expect("fresh pages");
+    let map = |done, left| {
+        let [ipa, pa] = [DATA, data.address(0)].map(|start| start + done * PAGE_SIZE);
+        raw().value(call::MAP, &[vm, ipa, pa, left, RW, 0])
+    };
+    whole_range(4, map).expect("fresh pages");
     for page in root.addresses().chain(vcpu.addresses()) {
         assert_eq!((page_state(page).owner, page_state(page).vm), (flags::OWNER_VM, vm));
     }
@@ -150,7 +155,8 @@ fn tables_are_reused() {
         let at = DATA + (1 + index) * gap;
         let result = guest.map(at, page.address(0), 1, RW, guest.sequence(0));
         result.unwrap_or_else(|error| panic!("map {index}: {error}"));
-        guest.unmap(at, gap / PAGE_SIZE).expect("a mapping");
+        guest.invalidate_begin(at, gap / PAGE_SIZE).expect("never fails");
+        guest.invalidate_end(at, gap / PAGE_SIZE, gap / PAGE_SIZE).expect("a mark of ours");
     }
 }
 
@@ -193,7 +199,7 @@ fn most_vcpus_of_a_vm() {
     for index in 0..64 {
         assert!(vm.vcpu(index).is_ok(), "vCPU {index}");
     }
-    assert_eq!(vm.vcpu(64).map(|vcpu| vcpu.index()), Err(Error::NoEntry));
+    assert_eq!(vm.vcpu(64).map(|vcpu| vcpu.index()), Err(Error::Invalid));
 }
 
 fn sizes_of_address_spaces() {
