@@ -17,7 +17,7 @@ const POWER_OFF: Duration = Duration::from_secs(20);
 
 /// Takes what the console says.
 pub trait Sink {
-    /// Takes a line from before the job's begin.
+    /// Takes a line from before the job's begin, or from after its end.
     fn boot_line(&mut self, _line: &str) {}
     /// Is told that the job begins.
     fn begin(&mut self) {}
@@ -139,6 +139,10 @@ impl Splitter {
         let bytes = std::mem::take(&mut self.line);
         let shown = std::mem::take(&mut self.shown);
         let text = String::from_utf8_lossy(&bytes).trim_matches('\r').to_owned();
+        if self.outcome.status.is_some() {
+            // The kernel's last words are as little the job's as its first.
+            return sink.boot_line(&text);
+        }
         if !self.begun {
             if text.contains(&self.begin) {
                 self.begun = true;
@@ -162,7 +166,7 @@ impl Splitter {
 
     /// Shows what stands after the last end of line, as far as it cannot be one of ours.
     fn show_partial(&mut self, sink: &mut dyn Sink) {
-        if !self.begun {
+        if !self.begun || self.outcome.status.is_some() {
             return;
         }
         let exit = self.exit.as_bytes();
@@ -222,7 +226,7 @@ mod tests {
     }
 
     const CONSOLE: &[u8] = b"boot 1\r\nverdigris-begin n\r\nhello\r\nat image+0x10\n\
-        verdigris-exit m 1\r\n# verdigris-exit n 42\r\n";
+        verdigris-exit m 1\r\n# verdigris-exit n 42\r\n[ 2.5] Power down\r\n";
 
     #[test]
     fn our_lines_are_taken_out_however_the_bytes_are_cut() {
@@ -231,7 +235,7 @@ mod tests {
             CONSOLE.chunks(size).for_each(|bytes| splitter.push(bytes, &mut sink));
             let outcome = splitter.finish(&mut sink);
             assert_eq!(outcome.status, Some(42));
-            assert_eq!(sink.boot, ["boot 1"]);
+            assert_eq!(sink.boot, ["boot 1", "[ 2.5] Power down"]);
             assert_eq!(sink.lines, ["hello", "at image+0x10", "verdigris-exit m 1"]);
             let shown = String::from_utf8(sink.shown).unwrap();
             assert_eq!(shown, "hello\r\nat image+0x10 = here\nverdigris-exit m 1\r\n# ");
