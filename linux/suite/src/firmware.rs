@@ -1,6 +1,6 @@
 //! Calls that concern the whole firmware, and the loop that every range call needs.
 
-use verdigris_abi::{Error, Stat, Status, call, flags};
+use verdigris_abi::{Stat, Status, call, flags};
 
 use crate::raw::raw;
 
