@@ -48,10 +48,10 @@ fn cycle(cpus: &[usize], rounds: usize, mut between: impl FnMut(usize)) {
 }
 
 fn spinners<'guest>(guest: &'guest Guest, pages: u64, kind: u64) -> Vec<Spinner<'guest>> {
-    let last = sys::cpus().len() - 1;
+    let cpus = sys::online();
     let spin = |index: usize| {
         let arguments = [DATA, pages, 1, kind];
-        guest.spin(index, 1 + index % last, program::SPIN, &arguments)
+        guest.spin(index, cpus[(1 + index) % cpus.len()], program::SPIN, &arguments)
     };
     (0..guest.cpus().len()).map(spin).collect()
 }
