@@ -38,7 +38,7 @@ impl Stopped {
     }
 
     /// Lets them go on.
-    pub fn end(self) {
+    pub fn end(&self) {
         self.write(|setting| setting);
     }
 

@@ -23,8 +23,8 @@ use super::{boot, controls, debug_regs, host, sysreg, system, vmids};
 /// where EL2's own is, in the assembly.
 macro_rules! save_slots {
     ($( $group:ident $name:ident $asm:literal $encoding:tt = $reset:literal; )*) => {
-        fn save(registers: &mut SystemRegisters, group: Group) {
-            $( if Group::$group == group { save_slots!(@one registers $name $asm); } )*
+        fn save_group<const GROUP: usize>(registers: &mut SystemRegisters) {
+            $( if Group::$group as usize == GROUP { save_slots!(@one registers $name $asm); } )*
         }
     };
     (@one $registers:ident ApiaLo $asm:literal) => {};
@@ -39,8 +39,8 @@ macro_rules! load_slots {
     ($( $group:ident $name:ident $asm:literal $encoding:tt = $reset:literal; )*) => {
         /// # Safety
         /// EL1 does not run before all of its context is loaded.
-        unsafe fn load(registers: &SystemRegisters, group: Group) {
-            $( if Group::$group == group { load_slots!(@one registers $name $asm); } )*
+        unsafe fn load_group<const GROUP: usize>(registers: &SystemRegisters) {
+            $( if Group::$group as usize == GROUP { load_slots!(@one registers $name $asm); } )*
         }
     };
     (@one $registers:ident ApiaLo $asm:literal) => {};
@@ -67,7 +67,7 @@ pub struct World<'a> {
     host_return: [u64; 2],
     host_mdscr: u64,
     host_debug: Option<DebugRegisters>,
-    host_profiling: Option<Stopped>,
+    host_profiling: Stopped,
     fp_loaded: bool,
     controls: Controls,
 }
@@ -79,18 +79,16 @@ impl<'a> World<'a> {
         let mut world = Self {
             vm,
             percpu,
-            host: SystemRegisters::reset(),
+            host: SystemRegisters([0; Slot::COUNT]),
             host_sp_el0: sysreg::read!("sp_el0"),
             host_return: [sysreg::read!("elr_el2"), sysreg::read!("spsr_el2")],
             host_mdscr: sysreg::read!("mdscr_el1"),
             host_debug: None,
-            host_profiling: Some(Stopped::begin(&cpu.id)),
+            host_profiling: Stopped::begin(&cpu.id),
             fp_loaded: false,
             controls: cpu.guest,
         };
-        for group in groups(percpu) {
-            save(&mut world.host, group);
-        }
+        save(&mut world.host, percpu);
         sysreg::dsb_nsh();
         let walks = cpu.selection.errata.speculative_at.then(WalksOff::begin);
         let entered = vmids::enter(percpu, vm);
@@ -116,17 +114,15 @@ impl<'a> World<'a> {
     }
 
     /// Makes this CPU the host's again.
-    pub fn leave(mut self, context: &mut Context) {
+    pub fn leave(&mut self, context: &mut Context) {
         let percpu = self.percpu;
-        for group in groups(percpu) {
-            save(&mut context.system, group);
-        }
+        save(&mut context.system, percpu);
         context.general.sp_el0 = sysreg::read!("sp_el0");
         if self.fp_loaded {
             self.give_fp_back(&mut context.fp);
         }
-        if let Some(debug) = self.host_debug.take() {
-            debug_regs::load(&debug, &percpu.cpu().id);
+        if let Some(debug) = &self.host_debug {
+            debug_regs::load(debug, &percpu.cpu().id);
         }
         sysreg::dsb_nsh();
         let walks = percpu.cpu().selection.errata.speculative_at.then(WalksOff::begin);
@@ -142,9 +138,7 @@ impl<'a> World<'a> {
             controls::apply(&percpu.cpu().host);
             sysreg::write!("vbar_el2", boot::host_vectors_address());
         }
-        if let Some(profiling) = self.host_profiling.take() {
-            profiling.end();
-        }
+        self.host_profiling.end();
         sysreg::isb();
     }
 
@@ -155,9 +149,7 @@ impl<'a> World<'a> {
     unsafe fn load_registers(&self, registers: &SystemRegisters, walks_off: bool) {
         // SAFETY: the caller's word.
         unsafe {
-            for group in groups(self.percpu) {
-                load(registers, group);
-            }
+            load(registers, self.percpu);
             if walks_off {
                 sysreg::isb();
                 sysreg::write!("sctlr_el1", registers.get(Slot::Sctlr));
@@ -236,9 +228,36 @@ impl<'a> World<'a> {
     }
 }
 
-fn groups(percpu: &PerCpu) -> impl Iterator<Item = Group> + use<> {
+const BASE: usize = Group::Base as usize;
+const POINTER_AUTH: usize = Group::PointerAuth as usize;
+const RAS: usize = Group::Ras as usize;
+
+/// Saves all switched registers that the CPU has.
+fn save(registers: &mut SystemRegisters, percpu: &PerCpu) {
     let id = &percpu.cpu().id;
-    let pauth = Group::PointerAuth.is_present(id).then_some(Group::PointerAuth);
-    let ras = Group::Ras.is_present(id).then_some(Group::Ras);
-    [Some(Group::Base), pauth, ras].into_iter().flatten()
+    save_group::<BASE>(registers);
+    if Group::PointerAuth.is_present(id) {
+        save_group::<POINTER_AUTH>(registers);
+    }
+    if Group::Ras.is_present(id) {
+        save_group::<RAS>(registers);
+    }
+}
+
+/// Loads all switched registers that the CPU has, but for those that turn walks on.
+///
+/// # Safety
+/// EL1 does not run before all of its context is loaded.
+unsafe fn load(registers: &SystemRegisters, percpu: &PerCpu) {
+    let id = &percpu.cpu().id;
+    // SAFETY: the caller's word.
+    unsafe {
+        load_group::<BASE>(registers);
+        if Group::PointerAuth.is_present(id) {
+            load_group::<POINTER_AUTH>(registers);
+        }
+        if Group::Ras.is_present(id) {
+            load_group::<RAS>(registers);
+        }
+    }
 }
