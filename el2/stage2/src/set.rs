@@ -131,13 +131,16 @@ impl Stage2 {
 
     /// Makes the new leaf where the old was broken, and reports the old; tells whether it was made.
     fn finish_break<E: Env>(&self, env: &E, at: &Position<'_>, set: &Set, old: Descriptor) -> bool {
+        let pa = old.leaf_address(set.level).expect("a leaf was taken");
+        let removed = Removed { ipa: set.ipa, pa, level: set.level, old };
         let made = self.make_leaf(env, at, set, self.successor(old, set));
         if made {
             flush::publish(env);
             env.count(Stat::LeavesSet, 1);
+            self.settle(env, &removed);
+        } else {
+            self.report(env, &removed);
         }
-        let pa = old.leaf_address(set.level).expect("a leaf was taken");
-        self.report(env, &Removed { ipa: set.ipa, pa, level: set.level, old });
         made
     }
 

@@ -159,12 +159,17 @@ impl Stage2 {
         if level == Level::L3 || self.config.fwb { BATCH } else { 1 }
     }
 
-    /// Reports a leaf whose invalidation is complete.
+    /// Reports a leaf that was unmapped and whose invalidation is complete.
     pub(crate) fn report<E: Env>(&self, env: &E, leaf: &Removed) {
+        env.count(Stat::LeavesUnmapped, 1);
+        self.settle(env, leaf);
+    }
+
+    /// Gives back the memory behind a leaf that is gone, with its invalidation complete.
+    pub(crate) fn settle<E: Env>(&self, env: &E, leaf: &Removed) {
         if !self.config.fwb {
             env.clean_invalidate(leaf.pa, leaf.level.bytes());
         }
-        env.count(Stat::LeavesUnmapped, 1);
         env.removed(leaf);
     }
 
