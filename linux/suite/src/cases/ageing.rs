@@ -14,7 +14,7 @@ use crate::vm::{RW, RWX};
 test_table! { "suite", 40:
     test_age_is_one_page_wide, test_age_clears_nothing, touched_is_young, touched_under_stage_1_is_young,
     touched_by_many_is_young, ages_lose_nothing, modes_of_flushing, age_to_buffer, age_of_holes,
-    mapped_old, access_flags_by_whom,
+    mapped_old, access_flags_by_whom, flush_makes_good_for_earlier_ages,
 }
 
 const ALL: u64 = flags::AGE_FLUSH_ALL;
@@ -206,4 +206,21 @@ fn access_flags_by_whom() {
         assert!(faults >= 32, "{faults} faults for 32 pages");
     }
     assert_young(&guest.test_age(DATA, 32), "either way", |_| true);
+}
+
+/// An age without invalidation hides touches only until one that invalidates the whole VM, also if
+/// that finds nothing young: its translations may be those that the first one left behind.
+fn flush_makes_good_for_earlier_ages() {
+    const PAGES: u64 = 64;
+    let guest = Guest::new(1);
+    let _data = guest.with_data(PAGES as usize, RW);
+    let spinner = spinners(&guest, PAGES).remove(0);
+    for round in 0..40 {
+        spinner.wait_a_round();
+        guest.age(DATA, PAGES, flags::AGE_NO_FLUSH);
+        guest.age(DATA, PAGES, ALL);
+        spinner.wait_a_round();
+        assert_young(&guest.test_age(DATA, PAGES), &format!("round {round}"), |_| true);
+    }
+    assert!(spinner.stop().done().is_some());
 }

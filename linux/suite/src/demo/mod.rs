@@ -29,9 +29,10 @@ const STEP_PAGES: u64 = 800;
 const REPORTS: u64 = 0x4060_0000;
 /// Pages of the chunks that the guest's memory is allocated in.
 const CHUNK_ORDER: u32 = 9;
-/// The part that the last round looks at, and how often it may be tried.
+/// The part that the last round looks at, and how often it is tried.
 const HIDDEN_PAGES: u64 = 64;
-const HIDDEN_TRIES: u32 = 50;
+const FLUSHED_TRIES: u32 = 20;
+const HIDDEN_TRIES: u32 = 300;
 
 /// The guest, its memory, and what is known of it.
 struct Demo {
@@ -144,22 +145,23 @@ impl Demo {
         tally.missed
     }
 
-    /// Ages without an invalidation while a vCPU touches pages all the time, then with one.
+    /// Ages with the invalidation while a vCPU touches pages all the time, and then without it.
     ///
-    /// Returns how many touches were hidden, without and with.
+    /// Returns how many touches were hidden, without and with. A vCPU that is interrupted between age and
+    /// test may lose its translations, and then nothing is hidden: so it is tried again.
     fn round_without_invalidation(&self) -> (usize, usize) {
         let cpus = sys::cpus();
         _ = sys::run_on(cpus[0]);
         let arguments = [DATA, HIDDEN_PAGES, 1, touch::READ];
         let spinner = self.guest.spin(0, cpus[cpus.len() - 1], program::SPIN, &arguments);
-        let hidden = (0..HIDDEN_TRIES).map(|_| self.hidden(&spinner, flags::AGE_NO_FLUSH));
-        let hidden = hidden.max().unwrap_or(0);
-        let with = (0..HIDDEN_TRIES).map(|_| self.hidden(&spinner, flags::AGE_FLUSH_ALL)).sum();
+        let with = (0..FLUSHED_TRIES).map(|_| self.hidden(&spinner, flags::AGE_FLUSH_ALL)).sum();
+        let mut tries = (0..HIDDEN_TRIES).map(|_| self.hidden(&spinner, flags::AGE_NO_FLUSH));
+        let hidden = tries.find(|&hidden| hidden > 0).unwrap_or(0);
         println!(
-            "\nOne round without the invalidation, over {HIDDEN_PAGES} pages that a vCPU touches all the time:"
+            "\nA vCPU touches {HIDDEN_PAGES} pages all the time, and they are aged meanwhile:"
         );
-        println!("  without: {hidden} of {HIDDEN_PAGES} touches hidden by cached translations");
-        println!("  with:    {with} of {HIDDEN_PAGES} touches hidden, in {HIDDEN_TRIES} rounds");
+        println!("  with the invalidation:    {with} touches hidden, in {FLUSHED_TRIES} rounds");
+        println!("  one round without it:     {hidden} touches hidden by cached translations");
         (hidden, with)
     }
 
