@@ -9,6 +9,8 @@ use addr2line::Loader;
 
 /// What marks an address in a line of the firmware.
 const MARK: &str = "image+0x";
+/// What stands before an address to which a function returns.
+const FRAME: &str = "frame ";
 
 /// The symbols of a firmware.
 pub struct Symbols(Option<Loader>);
@@ -21,9 +23,13 @@ impl Symbols {
 
     /// Returns function, file and line behind the first address of a line of the console.
     pub fn explain(&self, line: &str) -> Option<String> {
-        let digits = &line[line.find(MARK)? + MARK.len()..];
+        let (before, digits) = line.split_once(MARK)?;
         let end = digits.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(digits.len());
-        let address = u64::from_str_radix(&digits[..end], 16).ok()?;
+        let mut address = u64::from_str_radix(&digits[..end], 16).ok()?;
+        if before.ends_with(FRAME) {
+            // The call is before it; after a call that never returns another function may begin.
+            address = address.checked_sub(4)?;
+        }
         let loader = self.0.as_ref()?;
         let mut names = Vec::new();
         let mut frames = loader.find_frames(address).ok()?;
@@ -67,10 +73,16 @@ mod tests {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let own = maps.lines().find(|line| line.ends_with(elf.to_str().unwrap())).unwrap();
         let base = usize::from_str_radix(own.split('-').next().unwrap(), 16).unwrap();
-        let line = format!("crash: pc image+{:#x}, CPU 0", a_function_to_be_found() - base);
-        let name = symbols.explain(&line).unwrap();
-        assert!(name.contains("a_function_to_be_found"), "{name}");
-        assert!(name.contains("xtask/src/symbols.rs:"), "{name}");
+        let start = a_function_to_be_found() - base;
+        let line = format!("crash: pc image+{start:#x}, CPU 0");
+        for line in [line.clone(), format!("crash: frame image+{:#x}", start + 4)] {
+            let name = symbols.explain(&line).unwrap();
+            assert!(name.contains("a_function_to_be_found"), "{name}");
+            assert!(name.contains("xtask/src/symbols.rs:"), "{name}");
+        }
+        let before = format!("crash: frame image+{start:#x}");
+        let name = symbols.explain(&before).unwrap_or_default();
+        assert!(!name.contains("a_function_to_be_found"), "{name}");
         assert_eq!(symbols.explain("no address here"), None);
         assert_eq!(Symbols::open(Path::new("/absent")).explain(&line), None);
     }

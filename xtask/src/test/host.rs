@@ -8,8 +8,11 @@ use super::Context;
 use super::tally::{Tally, Test, Verdict};
 use crate::{command, paths, progress};
 
-/// Crates with tests for loom, in modules that are called `loom`.
-const LOOM_CRATES: &[&str] = &["verdigris-stage2", "verdigris-core"];
+/// Tests for loom: the crate, which of its targets, and words of which a test's name has one.
+const LOOM: &[(&str, &[&str], &[&str])] = &[
+    ("verdigris-stage2", &["--test", "loom_*"], &[]),
+    ("verdigris-core", &["--lib"], &["concurrency", "interleavings"]),
+];
 /// Crates whose tests run under Miri.
 const MIRI_CRATES: &[&str] = &["verdigris-stage2", "verdigris-core", "verdigris-platform"];
 
@@ -22,13 +25,13 @@ pub fn crates(_: &Context, tally: &mut Tally) -> Result<()> {
 
 /// Runs the loom tests: in their own target directory, since the flag rebuilds everything.
 pub fn loom(_: &Context, tally: &mut Tally) -> Result<()> {
-    let mut cargo = cargo();
-    cargo.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", paths::target().join("loom"));
-    cargo.args(["test", "--release", "--lib", "--no-fail-fast"]);
-    for name in LOOM_CRATES {
-        cargo.args(["--package", name]);
+    for (name, targets, words) in LOOM {
+        let mut cargo = cargo();
+        cargo.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", paths::target().join("loom"));
+        cargo.args(["test", "--release", "--no-fail-fast", "--package", name]).args(*targets);
+        count(&format!("running the loom tests of {name}"), cargo.arg("--").args(*words), tally)?;
     }
-    count("running the loom tests", cargo.arg("loom"), tally)
+    Ok(())
 }
 
 /// Runs tests under Miri, with strict provenance.
