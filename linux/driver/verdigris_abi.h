@@ -137,7 +137,7 @@
 #define VERDIGRIS_AGE_NO_FLUSH 0x0ULL
 /* AGE: invalidate what was found young. */
 #define VERDIGRIS_AGE_FLUSH_YOUNG 0x1ULL
-/* AGE: invalidate the whole VM once, if anything was found young. */
+/* AGE: invalidate the whole VM once, unless no flag was cleared since the last such invalidation. */
 #define VERDIGRIS_AGE_FLUSH_ALL 0x2ULL
 /* AGE: the field that holds one of the three modes. */
 #define VERDIGRIS_AGE_FLUSH_MASK 0x3ULL

@@ -38,7 +38,7 @@ items! { Flag: u64;
     AGE_NO_FLUSH = 0;
     #[doc = "AGE: invalidate what was found young."]
     AGE_FLUSH_YOUNG = 1;
-    #[doc = "AGE: invalidate the whole VM once, if anything was found young."]
+    #[doc = "AGE: invalidate the whole VM once, unless no flag was cleared since the last such invalidation."]
     AGE_FLUSH_ALL = 2;
     #[doc = "AGE: the field that holds one of the three modes."]
     AGE_FLUSH_MASK = 3;

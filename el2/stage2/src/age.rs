@@ -26,7 +26,7 @@ pub enum AgeFlush {
     None,
     /// What was found young.
     Young,
-    /// The whole VM, once, if anything was found young.
+    /// The whole VM, once, unless no flag was cleared since the last such invalidation.
     All,
 }
 
@@ -177,18 +177,21 @@ impl<'a> Pass<'a> {
 
     /// Ends the pass in the epoch, and then invalidates as was asked.
     fn finish<E: Env>(self, env: &E, flush: AgeFlush) {
-        if !self.begun {
-            return;
+        if self.begun {
+            self.stage2.epoch.end_pass(env);
         }
-        self.stage2.epoch.end_pass(env);
         let few = self.stretch_count <= STRETCHES && self.young <= MAX_TARGETED;
         match flush {
             AgeFlush::None => {}
+            AgeFlush::Young if !self.begun => {}
             AgeFlush::Young if few => {
                 let stretches = self.stretches[..self.stretch_count].iter();
                 self.stage2.flush(env, stretches.flat_map(|mask| mask.spans()));
             }
-            AgeFlush::Young | AgeFlush::All => self.stage2.flush_all(env),
+            AgeFlush::Young => self.stage2.flush_all(env),
+            // What earlier passes left cached counts too: only the epoch knows of it.
+            AgeFlush::All if self.stage2.epoch.proves_absence() => {}
+            AgeFlush::All => self.stage2.flush_all(env),
         }
     }
 
