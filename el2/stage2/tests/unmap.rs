@@ -102,6 +102,7 @@ fn no_level_is_named_without_the_feature() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow under Miri")]
 fn a_table_inside_the_range_is_unlinked_and_freed_later() {
     let (machine, vm) = vm();
     machine.presence.borrow_mut()[2] = 7;
@@ -217,6 +218,7 @@ fn a_block_that_reaches_past_the_range_is_split() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow under Miri")]
 fn a_gigabyte_is_split_down_to_the_page() {
     let (machine, vm) = vm();
     let _ = vm.map(&machine, &map_blocks(GIB, 0x40_0000_0000, GIB, Level::L1));
@@ -293,6 +295,7 @@ impl Nested for Stage2 {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow under Miri")]
 fn begin_and_end_resume_where_they_were() {
     let (machine, vm) = vm();
     let _ = vm.map(&machine, &map(0x1000, 0x8000_0000, 400, RW));

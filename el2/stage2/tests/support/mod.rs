@@ -9,7 +9,7 @@ pub mod model;
 pub mod tlb;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tlb::LazyTlb;
 use verdigris_stage2::{
     Cache, Config, Counters, Cpus, Descriptor, Entry, Error, Geometry, Ipa, Level, Pa, PageSource,
@@ -43,8 +43,11 @@ pub enum Step {
 type Watch = Box<dyn Fn(&Machine, Step)>;
 
 pub struct Machine {
-    tables: Vec<Table>,
+    /// Each its own allocation, which is what keeps Miri fast.
+    tables: Vec<Box<Table>>,
     free: RefCell<Vec<u64>>,
+    /// Pages that were handed out before, and are not zero any more.
+    used: RefCell<HashSet<u64>>,
     pub steps: RefCell<Vec<Step>>,
     pub watch: RefCell<Option<Watch>>,
     pub allocated: Cell<usize>,
@@ -64,10 +67,12 @@ pub struct Machine {
 impl Machine {
     /// Makes a machine with so many table pages, of which the first 16 are for a root.
     pub fn new(page_count: usize) -> Self {
-        let empty = || std::array::from_fn(|_| Entry::new(Descriptor::INVALID));
+        // SAFETY: an entry is an atomic number, for which zero is a value.
+        let empty = || Box::new(unsafe { std::mem::zeroed::<Table>() });
         Self {
             tables: (0..page_count).map(|_| empty()).collect(),
             free: RefCell::new((16..page_count as u64).rev().collect()),
+            used: RefCell::default(),
             steps: RefCell::default(),
             watch: RefCell::default(),
             allocated: Cell::new(0),
@@ -184,7 +189,11 @@ impl PageSource for Machine {
     fn alloc(&self) -> Option<TablePage> {
         let index = self.free.borrow_mut().pop()?;
         self.allocated.set(self.allocated.get() + 1);
-        for entry in &self.tables[index as usize] {
+        if self.used.borrow_mut().insert(index) {
+            // SAFETY: the page came out of the pool and is a table's until it is freed.
+            return Some(unsafe { TablePage::new(Pa(TABLES + index * 4096)) });
+        }
+        for entry in &*self.tables[index as usize] {
             entry.replace(Descriptor::INVALID);
         }
         // SAFETY: the page came out of the pool and is a table's until it is freed.
