@@ -118,8 +118,8 @@ pub mod access {
 /// System registers (op0 2 and 3) are read, then written with the complement of what was read, then
 /// with what was read; those that can't be read, with all ones and then with zero. The low half of
 /// the byte is the outcome of the read, the high half the worst outcome of the writes. System
-/// instructions (op0 1) are executed with an address in `x0` (low half) and in their form with
-/// a result (high half).
+/// instructions (op0 1) are executed with an address in `x0` (high half) and in their form with
+/// a result (low half).
 pub mod sweep {
     /// Instructions with op0 = 1: 16,384 of them.
     pub const SPACE_INSTRUCTIONS: u64 = 1;

@@ -63,10 +63,16 @@ impl Register {
     const NONE: Self = Self { name: [0; 24], value: 0 };
 }
 
+impl Register {
+    fn name(&self) -> &str {
+        let end = self.name.iter().position(|&byte| byte == 0).unwrap_or(self.name.len());
+        std::str::from_utf8(&self.name[..end]).unwrap_or("?")
+    }
+}
+
 impl std::fmt::Debug for Register {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let end = self.name.iter().position(|&byte| byte == 0).unwrap_or(self.name.len());
-        write!(f, "{}={:#x}", String::from_utf8_lossy(&self.name[..end]), self.value)
+        write!(f, "{}={:#x}", self.name(), self.value)
     }
 }
 
@@ -145,6 +151,12 @@ impl Raw {
     /// Maps all pages of an allocation.
     pub fn map(&self, id: u64, byte_count: usize) -> io::Result<sys::Mapping> {
         sys::Mapping::new(&self.file, id << ID_SHIFT, byte_count)
+    }
+
+    /// Reads a register of the host's by its name in the snapshot.
+    pub fn register(&self, name: &str) -> Option<u64> {
+        let (_, registers) = self.snapshot();
+        registers.iter().find(|register| register.name() == name).map(|register| register.value)
     }
 
     /// Reads the host's registers on the current CPU.

@@ -7,6 +7,8 @@ use verdigris_guest::scramble;
 
 /// CPACR_EL1.FPEN: no trap (Arm ARM, D24.2.33).
 const FPEN: u64 = 3 << 20;
+/// ZEN and SMEN: neither for SVE and SME, where the CPU has the fields.
+const ZEN_SMEN: u64 = 3 << 16 | 3 << 24;
 /// FPCR: RMode towards minus infinity, FZ (Arm ARM, C5.2.8).
 const FPCR: u64 = 2 << 22 | 1 << 24;
 
@@ -52,17 +54,22 @@ unsafe extern "C" {
     fn guest_fp_check(low: u64, high: u64) -> u64;
 }
 
-fn enable() {
-    // SAFETY: FP and SIMD stop trapping to EL1; compiled code doesn't use them.
+/// Ends all traps of CPACR_EL1 to EL1, so that what EL2 does is seen.
+pub fn enable_all() {
+    enable(FPEN | ZEN_SMEN);
+}
+
+fn enable(fields: u64) {
+    // SAFETY: vector instructions stop trapping to EL1; compiled code doesn't use them.
     unsafe {
         asm!("mrs {t}, cpacr_el1", "orr {t}, {t}, {on}", "msr cpacr_el1, {t}", "isb",
-            t = out(reg) _, on = in(reg) FPEN, options(nomem, nostack));
+            t = out(reg) _, on = in(reg) fields, options(nomem, nostack));
     }
 }
 
 /// Fills V0 to V31 and FPCR.
 pub fn fill(seed: u64) {
-    enable();
+    enable(FPEN);
     // SAFETY: compiled code doesn't use these registers.
     unsafe {
         asm!("msr s3_3_c4_c4_0, {}", in(reg) FPCR, options(nomem, nostack));

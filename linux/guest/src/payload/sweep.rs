@@ -3,6 +3,7 @@
 use verdigris_guest::sweep::{COMPLETED, SKIPPED, SPACE_INSTRUCTIONS, fields};
 
 use super::execute::{Outcome, execute};
+use super::fp;
 
 /// MSR and SYS; bit 21 makes them MRS and SYSL (Arm ARM, C4.1.94).
 const WRITE: u32 = 0xd500_0000;
@@ -39,11 +40,12 @@ fn register(bits: u32, vital: bool, place: Place) -> (u64, u64) {
 fn instruction(bits: u32, place: Place) -> (u64, u64) {
     let plain = execute(WRITE | bits, place.data, place.code);
     let with_result = execute(READ | bits, 0, place.code);
-    (plain.class(), with_result.class())
+    (with_result.class(), plain.class())
 }
 
 /// Executes `count` encodings from `first` on and stores a byte for each.
 pub fn sweep(space: u64, first: u64, count: u64, results: u64, code: u64, data: u64) -> u64 {
+    fp::enable_all();
     let place = Place { code, data };
     let mut index = first;
     while index < first + count {
