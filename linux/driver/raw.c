@@ -26,6 +26,11 @@
 
 static_assert(sizeof(struct verdigris_raw_call) == sizeof(struct arm_smccc_1_2_regs));
 
+static bool raw_abandon;
+module_param(raw_abandon, bool, 0644);
+MODULE_PARM_DESC(raw_abandon,
+		 "For tests: leave VMs and pages of closed files, as a driver that died would (default off)");
+
 static int raw_open(struct inode *inode, struct file *filp)
 {
 	struct raw_file *file;
@@ -50,8 +55,8 @@ static int raw_release(struct inode *inode, struct file *filp)
 {
 	struct raw_file *file = filp->private_data;
 
-	raw_vms_release(file);
-	raw_pages_release(file);
+	raw_vms_release(file, raw_abandon);
+	raw_pages_release(file, raw_abandon);
 	mutex_destroy(&file->lock);
 	kfree(file);
 	return 0;

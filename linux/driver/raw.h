@@ -31,12 +31,12 @@ void raw_pages_init(struct raw_file *file);
 int raw_pages_alloc(struct raw_file *file, struct verdigris_raw_pages *args);
 int raw_pages_free(struct raw_file *file, u64 id);
 int raw_pages_mmap(struct raw_file *file, struct vm_area_struct *vma);
-void raw_pages_release(struct raw_file *file);
+void raw_pages_release(struct raw_file *file, bool abandon);
 
 bool raw_vms_concerned(u64 function);
 void raw_vms_call(struct raw_file *file, const struct arm_smccc_1_2_regs *args,
 		  struct arm_smccc_1_2_regs *res);
-void raw_vms_release(struct raw_file *file);
+void raw_vms_release(struct raw_file *file, bool abandon);
 
 void raw_snapshot(struct verdigris_raw_snapshot *snapshot);
 

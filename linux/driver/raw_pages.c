@@ -226,12 +226,12 @@ int raw_pages_mmap(struct raw_file *file, struct vm_area_struct *vma)
 }
 
 /* Frees what may be freed of a block, and counts what may not. */
-static unsigned long block_release(struct raw_block *block)
+static unsigned long block_release(struct raw_block *block, bool abandon)
 {
 	unsigned long i, lost = 0;
 
 	for (i = 0; i < block->page_count; i++) {
-		if (verdigris_page_is_free(page_to_phys(block->pages[i])))
+		if (!abandon && verdigris_page_is_free(page_to_phys(block->pages[i])))
 			__free_page(block->pages[i]);
 		else
 			lost++;
@@ -244,15 +244,17 @@ static unsigned long block_release(struct raw_block *block)
 /**
  * raw_pages_release() - frees all that a file has
  * @file: the file, which no call and no address space uses any more
+ * @abandon: free nothing
  */
-void raw_pages_release(struct raw_file *file)
+void raw_pages_release(struct raw_file *file, bool abandon)
 {
 	struct raw_block *block;
 	unsigned long id, lost = 0;
 
 	xa_for_each(&file->blocks, id, block)
-		lost += block_release(block);
+		lost += block_release(block, abandon);
 	xa_destroy(&file->blocks);
 	if (lost)
-		pr_warn("%lu pages are lost: a VM that isn't this file's uses them\n", lost);
+		pr_warn("%lu pages are lost: %s\n", lost,
+			abandon ? "abandoned" : "a VM that isn't this file's uses them");
 }

@@ -83,8 +83,9 @@ void raw_vms_call(struct raw_file *file, const struct arm_smccc_1_2_regs *args,
 /**
  * raw_vms_release() - ends the VMs of a file
  * @file: the file, which no call uses any more
+ * @abandon: only forget them
  */
-void raw_vms_release(struct raw_file *file)
+void raw_vms_release(struct raw_file *file, bool abandon)
 {
 	unsigned int vm;
 	int ret;
@@ -93,7 +94,7 @@ void raw_vms_release(struct raw_file *file)
 	for (vm = 1; vm <= VERDIGRIS_MAX_VMS; vm++) {
 		if (vm_file[vm] != file)
 			continue;
-		ret = verdigris_vm_destroy(vm);
+		ret = abandon ? 0 : verdigris_vm_destroy(vm);
 		if (ret)
 			pr_warn("VM %u can't be ended (error %d), its memory is lost until the next reset\n",
 				vm, ret);

@@ -24,8 +24,11 @@ pub struct Test {
 /// Makes the table of a module's tests: functions, each under its own name.
 macro_rules! test_table {
     ($group:literal, $seconds:literal: $($name:ident),* $(,)?) => {
-        /// The tests of this module.
-        pub const TESTS: &[$crate::ktap::Test] = &[$($crate::ktap::Test {
+        $crate::ktap::test_table! { TESTS, $group, $seconds: $($name),* }
+    };
+    ($table:ident, $group:literal, $seconds:literal: $($name:ident),* $(,)?) => {
+        /// Tests of this module.
+        pub const $table: &[$crate::ktap::Test] = &[$($crate::ktap::Test {
             name: stringify!($name), group: $group, seconds: $seconds, run: $name,
         }),*];
     };

@@ -144,6 +144,36 @@ pub fn prctl(option: i32, argument: u64) -> Result<i32> {
     if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Takes a capability away from all programs that this process will start (PR_CAPBSET_DROP).
+pub fn drop_capability(number: u64) -> Result<()> {
+    const CAPBSET_DROP: i32 = 24;
+    prctl(CAPBSET_DROP, number).map(|_| ())
+}
+
+/// Fills memory by the instructions of FEAT_MOPS.
+#[cfg(target_arch = "aarch64")]
+pub fn set_by_instruction(bytes: &mut [u8], value: u8) {
+    // SAFETY: writes the bytes of the slice, as many as there are. Where the CPU lacks the instructions
+    // they are undefined, which ends the process and nothing else.
+    unsafe {
+        std::arch::asm!(
+            ".arch_extension mops",
+            "setp [x9]!, x10!, x11",
+            "setm [x9]!, x10!, x11",
+            "sete [x9]!, x10!, x11",
+            ".arch_extension nomops",
+            inout("x9") bytes.as_mut_ptr() => _, inout("x10") bytes.len() => _,
+            in("x11") u64::from(value), options(nostack),
+        );
+    }
+}
+
+/// Says that there are no such instructions here: this only exists so that the suite builds anywhere.
+#[cfg(not(target_arch = "aarch64"))]
+pub fn set_by_instruction(_: &mut [u8], _: u8) {
+    unimplemented!("the suite's tests run on arm64")
+}
+
 /// Waits without giving up the CPU's attention.
 pub fn pause() {
     std::hint::spin_loop();

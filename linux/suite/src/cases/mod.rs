@@ -5,6 +5,7 @@ mod arguments;
 mod blocks;
 mod counters;
 mod discovery;
+mod driver;
 mod exits;
 mod hotplug;
 mod invalidation;
@@ -32,6 +33,9 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         lifetime::TESTS,
         lifetime::helpers::TESTS,
         counters::TESTS,
+        driver::TESTS,
+        driver::LOCKDOWN,
+        driver::helpers::TESTS,
         hotplug::TESTS,
         sweep::TESTS,
     ];

@@ -6,7 +6,7 @@ use verdigris_guest::{event, program, scramble};
 use crate::firmware::Features;
 use crate::guest::Guest;
 use crate::hwcaps::longest_vector;
-use crate::ktap::test_table;
+use crate::ktap::{skip, test_table};
 use crate::raw::{Registers, raw};
 use crate::sys;
 use crate::vcpu::{Exit, Vcpu};
@@ -14,7 +14,7 @@ use crate::vcpu::{Exit, Vcpu};
 test_table! { "suite", 30:
     arguments_and_results, general_registers_survive, host_reads_and_writes, fp_by_the_host,
     vcpus_have_their_own, vms_have_their_own, vcpu_moves_between_cpus, counter_has_its_offset,
-    host_keeps_its_registers, host_keeps_its_vectors,
+    host_keeps_its_registers, host_keeps_its_vectors, host_has_memory_instructions,
 }
 
 /// PR_SVE_SET_VL.
@@ -176,4 +176,17 @@ fn host_keeps_its_vectors() {
         }
         assert_eq!(vcpu.call(program::FP_CHECK, &[seed])[0], 0);
     }
+}
+
+/// FEAT_MOPS is lost without a sound where EL2 doesn't pass it on (HCRX_EL2.MSCEn).
+fn host_has_memory_instructions() {
+    const HWCAP2: u64 = 26;
+    const MOPS: u64 = 1 << 43;
+    if sys::auxiliary(HWCAP2) & MOPS == 0 {
+        skip("the CPU has no FEAT_MOPS");
+    }
+    let mut bytes = vec![0; 10_000];
+    sys::set_by_instruction(&mut bytes[1..9_999], 0x5a);
+    assert!(bytes[1..9_999].iter().all(|&byte| byte == 0x5a));
+    assert_eq!((bytes[0], bytes[9_999]), (0, 0));
 }
