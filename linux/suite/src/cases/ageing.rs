@@ -146,11 +146,12 @@ fn modes_of_flushing() {
     assert_eq!(flushes(ALL), ([0, 0, 0], 1));
     let ([ipa, range, stage1], vmid) = flushes(flags::AGE_FLUSH_YOUNG);
     assert!(vmid == 1 || ipa + range >= 1 && stage1 >= 1, "{ipa} {range} {stage1} {vmid}");
+    // The first still owes for the pass before it, which invalidated less than the whole VM.
+    guest.age(DATA, 16, ALL);
     let before = guest.statistics();
     guest.age(DATA, 16, ALL);
-    guest.age(DATA, 16, ALL);
     let vmid = guest.statistics().since(&before, Stat::TlbiVmid);
-    assert_eq!(vmid, 0, "nothing was young, so nothing had to be invalidated");
+    assert_eq!(vmid, 0, "nothing was young and nothing is owed");
 }
 
 fn age_to_buffer() {
