@@ -99,7 +99,7 @@ impl GeneralRegisters {
     }
 }
 
-/// Moves the IT block on by one instruction: bits 15:10 hold ITSTATE[7:2], bits 26:25 ITSTATE[1:0].
+/// Moves the IT block on by one instruction: bits 15:10 hold `ITSTATE[7:2]`, bits 26:25 `ITSTATE[1:0]`.
 ///
 /// The low five bits shift left until the low three are zero, which ends the block (Arm ARM, G1.8.4).
 const fn advance_it(pstate: u64) -> u64 {

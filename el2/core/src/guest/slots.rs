@@ -1,6 +1,6 @@
 //! The system registers that a world switch saves and restores, each with its place.
 //!
-//! One list makes the enum, the reset values and, through [`for_each_switched!`], the firmware's code
+//! One list makes the enum, the reset values and, through [`for_each_switched!`](crate::for_each_switched), the firmware's code
 //! that reads and writes the registers: so a register can't be saved and not restored. Registers of
 //! a group that a CPU lacks have their place all the same, and the firmware skips the group.
 

@@ -26,6 +26,9 @@ pub fn start(percpu: &PerCpu) {
     with_selected(number, || {
         // SAFETY: the counter is EL2's own; counting touches no memory.
         unsafe {
+            // No interrupt that the host could not clear.
+            write!("pmintenclr_el1", 1 << number);
+            write!("pmovsclr_el0", 1 << number);
             write!("pmxevtyper_el0", INST_RETIRED | EL2_ONLY);
             write!("pmxevcntr_el0", 0);
             write!("pmcntenset_el0", 1 << number);

@@ -132,9 +132,12 @@ pub fn prepare_cpu(percpu: &PerCpu) {
     // SAFETY: the values are those for the host on this CPU, the host's map is complete, and nobody
     // runs below yet.
     unsafe {
+        // The map first: with HCR_EL2.VM on, a speculative walk may use whatever VTTBR_EL2 holds.
+        context().load();
         controls::apply(&cpu.host);
         controls::apply_fixed(&cpu.fixed, cpu.host.mpam2.is_some());
-        context().load();
+        tlb::vmid_local();
+        sysreg::dsb_nsh();
         sysreg::write!("vbar_el2", boot::host_vectors_address());
     }
     isb();

@@ -139,7 +139,8 @@ pub fn donate(start: Pa, count: u64, vm: VmHandle) -> Status {
     for index in 0..count {
         let page = Pa(start.0 + index * PAGE_SIZE);
         if let Err(error) = donate_page(page, vm) {
-            give_back(start, index, vm);
+            // Nothing has been written yet: the host finds its pages as they were.
+            return_pages(start, index, vm);
             return Err(error);
         }
     }
@@ -160,6 +161,11 @@ fn donate_page(page: Pa, vm: VmHandle) -> Status {
 pub fn give_back(start: Pa, count: u64, vm: VmHandle) {
     zero(start, count);
     cache::clean_invalidate(start, count * PAGE_SIZE);
+    return_pages(start, count, vm);
+}
+
+/// Maps pages of a VM for the host, and makes them its own again.
+fn return_pages(start: Pa, count: u64, vm: VmHandle) {
     for index in 0..count {
         let page = Pa(start.0 + index * PAGE_SIZE);
         host::give_page(page);

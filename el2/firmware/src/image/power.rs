@@ -7,7 +7,7 @@
 
 use core::fmt::Display;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use log::error;
 use spin::Once;
@@ -79,7 +79,8 @@ pub fn init(machine: &Machine, boot: &'static PerCpu) -> Result<(), &'static str
     let power = &POWER[boot_index];
     power.claim(Start { entry: Pa(0), context: 0 }).map_err(|_| "the boot CPU started twice")?;
     power.take();
-    BELOW.call_once(ask_below);
+    BELOW.call_once(|| if machine.psci.is_some() { ask_below() } else { Below::default() });
+    HAS_PSCI.store(machine.psci.is_some(), Ordering::Relaxed);
     Ok(())
 }
 
@@ -124,6 +125,8 @@ static POWER: [CpuPower; MAX_CPUS as usize] =
     [const { CpuPower::new(PowerState::Off) }; MAX_CPUS as usize];
 /// What is known of the firmware below.
 static BELOW: Once<Below> = Once::new();
+/// Whether the device tree names a PSCI: without one, an SMC of EL2 would be undefined.
+static HAS_PSCI: AtomicBool = AtomicBool::new(false);
 
 /// SMCCC_VERSION (Arm DEN 0028, section 7.2).
 const SMCCC_VERSION: u64 = 0x8000_0000;
@@ -166,6 +169,10 @@ pub fn dispatch(frame: &mut Frame, percpu: &PerCpu) {
     let [x0, x1, x2, x3] = [frame.x[0], frame.x[1], frame.x[2], frame.x[3]];
     let own = &POWER[percpu.index.get()];
     let below = BELOW.get().expect("the firmware below is asked at boot");
+    if !HAS_PSCI.load(Ordering::Relaxed) {
+        frame.x[0] = Return::NotSupported.value();
+        return;
+    }
     frame.x[0] = match smccc::decide(0, [x0, x1, x2, x3], below, &TheHost) {
         Action::Answer(value) => value,
         Action::Forward { function } => {
@@ -203,6 +210,8 @@ fn cpu_on(index: usize, mpidr: u64, start: Start) -> u64 {
         return refusal.value();
     }
     let entry = [mpidr, boot::secondary_entry(), own_address(cpu(index))];
+    // PSCI leaves it to the caller that what the new CPU reads is there (Arm DEN 0022, section 5.1.4).
+    sysreg::dsb_ish();
     let result = smc(psci::CPU_ON.into(), entry)[0];
     if result as i32 != 0 {
         POWER[index].withdraw();

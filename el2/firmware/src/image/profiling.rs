@@ -5,7 +5,7 @@
 //! on after (Arm ARM D16.3 for statistical profiling, D14 for trace). QEMU models none of them.
 #![allow(unsafe_code)]
 
-use verdigris_core::cpu::IdRegisters;
+use verdigris_core::cpu::{Fixed, IdRegisters};
 
 use super::sysreg::{dsb_nsh, isb, read, write};
 
@@ -21,9 +21,10 @@ pub struct Stopped {
 
 impl Stopped {
     /// Stops all records and waits until what they hold is in memory.
-    pub fn begin(id: &IdRegisters) -> Self {
+    pub fn begin(id: &IdRegisters, fixed: &Fixed) -> Self {
         let stopped = Self {
-            sampling: id.has_spe().then(|| read!("s3_0_c9_c9_0")),
+            // Where the buffer is EL3's, so is the register.
+            sampling: fixed.pmscr.map(|_| read!("s3_0_c9_c9_0")),
             trace: id.has_trace_filter().then(|| read!("s3_0_c1_c2_1")),
             branches: id.has_brbe().then(|| read!("s2_1_c9_c0_0")),
         };

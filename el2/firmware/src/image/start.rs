@@ -17,7 +17,9 @@ use verdigris_platform::tree::declared_bytes;
 use verdigris_platform::{BOARDS, ImageHeader, Machine, Region, host_tree, placement};
 
 use super::percpu::PerCpu;
-use super::{banner, console, crash, host, identify, memory, mmu, percpu, power, system, vmids};
+use super::{
+    banner, cache, console, crash, host, identify, memory, mmu, percpu, power, system, vmids,
+};
 
 /// How much of the device tree must be readable to learn its size.
 const TREE_HEADER_BYTES: u64 = 64;
@@ -166,6 +168,8 @@ fn edit_tree(machine: &Machine, kept: &Kept, address: u64, bytes: usize) {
     // SAFETY: the tree is mapped writable; the earlier view of it is not used any more.
     let tree = unsafe { slice::from_raw_parts_mut(address as *mut u8, bytes) };
     expect("the host's device tree", host_tree::edit(tree, machine, kept.region));
+    // A host may read it with its caches off.
+    cache::clean(Pa(address), bytes as u64);
     info!("device tree edited at {address:#x}");
 }
 

@@ -84,7 +84,7 @@ impl<'a> World<'a> {
             host_return: [sysreg::read!("elr_el2"), sysreg::read!("spsr_el2")],
             host_mdscr: sysreg::read!("mdscr_el1"),
             host_debug: None,
-            host_profiling: Stopped::begin(&cpu.id),
+            host_profiling: Stopped::begin(&cpu.id, &cpu.fixed),
             fp_loaded: false,
             controls: cpu.guest,
         };
@@ -188,6 +188,8 @@ impl<'a> World<'a> {
 
     /// Loads the guest's FP/SIMD registers at their first use in a run.
     pub fn load_fp(&mut self, fp: &FpRegisters) {
+        // A second time would save the guest's registers as the host's.
+        assert!(!self.fp_loaded, "a guest's FP registers trap once in a run");
         self.vm.count(Stat::FpSwitches, 1);
         // SAFETY: EL2 alone runs; with the host's traps it may use all registers that the CPU has.
         unsafe {

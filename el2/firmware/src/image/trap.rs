@@ -25,14 +25,37 @@ pub extern "C" fn host_sync(frame: &mut Frame, percpu: &PerCpu) {
         Trap::Smc(0) => {
             // A trapped SMC has not executed: step over it.
             // SAFETY: the host goes on behind its own instruction.
-            unsafe { sysreg::write!("elr_el2", sysreg::read!("elr_el2") + INSTRUCTION_BYTES) };
+            unsafe { step_over() };
             hypercall::dispatch(frame, percpu);
         }
         Trap::Abort(abort) => host_abort(&abort),
         trap => {
+            if matches!(trap, Trap::Hvc(_)) {
+                // Taken behind the instruction that is undefined.
+                let pc = sysreg::read!("elr_el2").wrapping_sub(INSTRUCTION_BYTES);
+                // SAFETY: an address of the host's own code.
+                unsafe { sysreg::write!("elr_el2", pc) };
+            }
             warn!("host: {trap:?} at {:#x} is answered as undefined", sysreg::read!("elr_el2"));
             inject(Exception::Undefined);
         }
+    }
+}
+
+/// Moves the host behind the instruction that trapped, as if it had executed: a step is over, and no
+/// branch target is expected.
+///
+/// # Safety
+/// The instruction has been emulated.
+unsafe fn step_over() {
+    const SS: u64 = 1 << 21;
+    const BTYPE: u64 = 0b11 << 10;
+    let pc = sysreg::read!("elr_el2").wrapping_add(INSTRUCTION_BYTES);
+    let pstate = sysreg::read!("spsr_el2") & !(SS | BTYPE);
+    // SAFETY: the host goes on in its own state.
+    unsafe {
+        sysreg::write!("elr_el2", pc);
+        sysreg::write!("spsr_el2", pstate);
     }
 }
 
@@ -60,14 +83,18 @@ fn host_abort(abort: &Abort) {
 
 /// Makes the host take an exception when EL2 returns to it.
 fn inject(exception: Exception) {
+    let id = &percpu::this().cpu().id;
     let from = Interrupted {
         pc: sysreg::read!("elr_el2"),
         pstate: sysreg::read!("spsr_el2"),
         sctlr: sysreg::read!("sctlr_el1"),
-        sctlr2: 0,
+        sctlr2: if id.has_sctlr2() { sysreg::read!("s3_0_c1_c0_3") } else { 0 },
         vbar: sysreg::read!("vbar_el1"),
     };
-    let entry = enter(&from, exception, system::pstate_features(&percpu::this().cpu().id));
+    let mut features = system::pstate_features(id);
+    // GCSCR_EL1.EXLOCKEN.
+    features.exlock = id.has_gcs() && sysreg::read!("s3_0_c2_c5_0") & 1 << 6 != 0;
+    let entry = enter(&from, exception, features);
     // SAFETY: these registers are the host's own, and the values are those that the CPU would have
     // written, had it taken the exception to EL1.
     unsafe {

@@ -241,6 +241,11 @@ impl Runner<'_, '_> {
             Access::Write => FaultAccess::Write,
             Access::Execute => FaultAccess::Execute,
         };
+        if matches!(fault.abort.status, FaultStatus::AddressSize(_)) {
+            self.live.count(Stat::FaultOther, 1);
+            *pending = Some(fault);
+            return Some(ExitRecord::fault(&fault, ipa, self.live.stage2.sequence()));
+        }
         let env = VmEnv::new(self.live, self.percpu);
         match self.live.stage2.resolve_fault(&env, ipa, access, kind) {
             Resolution::Resolved | Resolution::Spurious => None,

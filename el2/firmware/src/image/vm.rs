@@ -182,7 +182,7 @@ pub fn destroy(handle: VmHandle, percpu: &PerCpu) -> Status<u64> {
 
 /// Ends all VMs as far as no interrupt stops it; returns how many there still are.
 pub fn destroy_all(percpu: &PerCpu) -> Status<u64> {
-    let mut left = 0;
+    let (mut left, mut busy) = (0, false);
     for index in 0..MAX_VMS as u16 {
         let handle = VmHandle(index + 1);
         if slot(handle).state.load(Ordering::Relaxed) == FREE {
@@ -191,10 +191,11 @@ pub fn destroy_all(percpu: &PerCpu) -> Status<u64> {
         match destroy(handle, percpu) {
             Ok(0) | Err(Error::NoEntry) => {}
             Ok(_) => left += 1,
-            Err(error) => return Err(error),
+            // Go on with the others: they end whatever this one does.
+            Err(_) => busy = true,
         }
     }
-    Ok(left)
+    if busy { Err(Error::Busy) } else { Ok(left) }
 }
 
 impl Vm {
