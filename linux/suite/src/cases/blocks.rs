@@ -128,30 +128,44 @@ fn ram() -> Vec<(u64, u64)> {
     lines.filter_map(|range| range.split_once('-')).map(|(a, b)| (number(a), number(b))).collect()
 }
 
-/// Finds 1 GiB of the host's own RAM that holds a page of ours.
-fn find_gigabyte(pages: &Pages) -> Option<(u64, usize)> {
-    const GIB: u64 = 1 << 30;
-    for (first, last) in ram() {
-        for start in (first.next_multiple_of(GIB)..last).step_by(GIB as usize) {
-            let ours = pages.addresses().position(|pa| (start..start + GIB).contains(&pa));
-            if let Some(page) = ours.filter(|_| start + GIB - 1 <= last) {
-                return Some((start, page));
-            }
+const GIB: u64 = 1 << 30;
+
+/// Lists aligned GiB of RAM that have no page of the VM's in them.
+fn gigabytes(guest: &Guest) -> Vec<u64> {
+    let donated = guest.donated_addresses();
+    let aligned = |(first, last): (u64, u64)| {
+        let starts = (first.next_multiple_of(GIB)..last).step_by(GIB as usize);
+        starts.filter(move |start| start + GIB - 1 <= last)
+    };
+    let is_free = |start: &u64| !donated.iter().any(|address| address & !(GIB - 1) == *start);
+    ram().into_iter().flat_map(aligned).filter(is_free).collect()
+}
+
+/// Allocates until a page lies in one of these GiB: the pages, which of them, and the GiB.
+fn page_inside(gigabytes: &[u64]) -> Option<(Pages, usize, u64)> {
+    let mut others = Vec::new();
+    for _ in 0..8 {
+        let pages = Pages::chunks(10, 64);
+        let gigabyte = |address: u64| address & !(GIB - 1);
+        let found = pages.addresses().position(|address| gigabytes.contains(&gigabyte(address)));
+        if let Some(page) = found {
+            let start = gigabyte(pages.address(page));
+            return Some((pages, page, start));
         }
+        others.push(pages);
     }
     None
 }
 
 fn gigabyte_block() {
-    let (guest, pages) = (Guest::new(1), Pages::single(64));
-    let Some((start, page)) = find_gigabyte(&pages) else {
-        skip("the host has no aligned GiB of RAM with a free page in it")
-    };
-    let flags = RW | flags::MAP_BLOCK_1G;
-    match guest.map(DATA, start, 1 << 18, flags, 0) {
-        Err(Error::NotOwner) => skip("a page in each aligned GiB is donated or reserved"),
-        other => other.expect("1 GiB of RAM can be mapped"),
+    let guest = Guest::new(1);
+    let gigabytes = gigabytes(&guest);
+    if gigabytes.is_empty() {
+        skip("the host has no aligned GiB of RAM to map");
     }
+    let (pages, page, start) = page_inside(&gigabytes).expect("memory in one of them");
+    let flags = RW | flags::MAP_BLOCK_1G;
+    guest.map(DATA, start, 1 << 18, flags, 0).expect("1 GiB of the host's can be mapped");
     pages.write(page, 0, 0x6789);
     let ipa = DATA + (pages.address(page) - start);
     assert_eq!(guest.cpu(0).call(program::READ, &[ipa])[0], 0x6789);
