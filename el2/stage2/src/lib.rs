@@ -16,13 +16,14 @@
 //! Layers, from the bottom: [`descriptor`] and [`geometry`] (pure values), [`entry`] (the atomic),
 //! [`memory`] and [`hardware`] (traits), [`walk`], [`flush`] (invalidation), and on these [`identity`]
 //! (the host) and [`stage2`] (a VM). What keeps concurrent calls on a VM apart: [`contract`],
-//! [`batches`], [`epoch`], [`limbo`]. The operations on a VM are methods of [`Stage2`], one module each.
+//! [`batches`], [`epoch`], [`drain`], [`limbo`]. The operations on a VM are methods of [`Stage2`], one module each.
 #![cfg_attr(not(any(test, loom)), no_std)]
 
 pub mod attributes;
 pub mod batches;
 pub mod contract;
 pub mod descriptor;
+pub mod drain;
 pub mod entry;
 pub mod epoch;
 pub mod flush;

@@ -21,28 +21,28 @@ use verdigris_abi::Pa;
 /// Most pages that one call gives back, so that no call is long for another's sake.
 const MAX_FREED: usize = 64;
 
-/// A list of retired tables; only read and written under the lock.
-struct List(AtomicU64);
+/// A list of unlinked tables; only read and written under its owner's lock.
+pub(crate) struct List(AtomicU64);
 
 impl List {
     /// The end of a list: no page address, and an invalid entry.
     const END: u64 = 1 << 1;
 
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(AtomicU64::new(Self::END))
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.load(Ordering::Relaxed) == Self::END
     }
 
-    fn push<M: TableMemory>(&self, memory: &M, page: TablePage) {
+    pub(crate) fn push<M: TableMemory>(&self, memory: &M, page: TablePage) {
         let next = self.0.load(Ordering::Relaxed);
         memory.table(page)[0].replace(Descriptor::link(next));
         self.0.store(page.pa().0, Ordering::Relaxed);
     }
 
-    fn pop<M: TableMemory>(&self, memory: &M) -> Option<TablePage> {
+    pub(crate) fn pop<M: TableMemory>(&self, memory: &M) -> Option<TablePage> {
         let first = self.0.load(Ordering::Relaxed);
         let page = (first != Self::END).then(|| TablePage::linked(Pa(first)))?;
         self.0.store(memory.table(page)[0].read().raw(), Ordering::Relaxed);

@@ -13,6 +13,7 @@
 use crate::batches::Batches;
 use crate::contract::{Contract, Verdict};
 use crate::descriptor::{Descriptor, Level};
+use crate::drain::Parked;
 use crate::epoch::Epoch;
 use crate::flush::{self, Config, Issued, Span};
 use crate::hardware::{Counters, Env};
@@ -34,6 +35,7 @@ pub struct Stage2 {
     pub(crate) contract: Contract,
     pub(crate) batches: Batches,
     pub(crate) epoch: Epoch,
+    pub(crate) parked: Parked,
     pub(crate) limbo: Limbo,
 }
 
@@ -46,6 +48,7 @@ impl Stage2 {
             contract: Contract::new(),
             batches: Batches::new(),
             epoch: Epoch::new(),
+            parked: Parked::new(),
             limbo: Limbo::new(),
         }
     }
@@ -84,7 +87,7 @@ impl Stage2 {
     /// Every call that needs it does so by itself. To end a VM: unmap all of it, then call this, from
     /// one stay in EL2 after the other, until it says so.
     pub fn reap<E: Env>(&self, env: &E) -> bool {
-        self.limbo.reap(env)
+        self.limbo.reap(env) && self.parked.is_empty()
     }
 
     /// Invalidates all that any TLB holds for the VM, and takes note of what that proves.

@@ -11,6 +11,7 @@
 //! wait make sure that no map is about to install into it.
 
 use crate::descriptor::{Descriptor, Kind, Level};
+use crate::drain::Drain;
 use crate::flush::Span;
 use crate::hardware::{Env, Removed};
 use crate::leaves::Taken;
@@ -29,6 +30,8 @@ struct Strip {
     page: u64,
     /// Something was found gone that this call didn't invalidate.
     found_gone: bool,
+    /// An interrupt came while a table's leaves were reported: the rest of it is parked.
+    parked: bool,
 }
 
 impl Stage2 {
@@ -82,13 +85,13 @@ impl Stage2 {
     /// Unmaps from `page` on, under the range's mark; returns the page that it reached.
     fn strip<E: Env>(&self, env: &E, range: Range, page: u64) -> u64 {
         self.limbo.reap(env);
-        if page == range.end || !self.contract.wait(env) {
+        if page == range.end || !self.contract.wait(env) || !self.drain_parked(env) {
             return page;
         }
-        let mut strip = Strip { range, page, found_gone: false };
+        let mut strip = Strip { range, page, found_gone: false, parked: false };
         loop {
             self.strip_step(env, &mut strip);
-            if strip.page >= range.end || env.interrupt_pending() {
+            if strip.page >= range.end || strip.parked || env.interrupt_pending() {
                 break;
             }
         }
@@ -111,8 +114,9 @@ impl Stage2 {
                 strip.page = span.end;
             }
             Kind::Table(child) if inside => {
-                if self.unlink(env, &at, span, child) {
-                    strip.page = span.end;
+                if self.unlink(env, &at, span) {
+                    strip.parked = !self.drain(env, Drain::new(child, span.ipa()));
+                    strip.page = if strip.parked { strip.page } else { span.end };
                 }
             }
             Kind::Table(child) => self.strip_pages(env, strip, child),
@@ -173,36 +177,15 @@ impl Stage2 {
         env.removed(leaf);
     }
 
-    /// Unlinks a table inside the range, takes its leaves, and retires it; `false` if it is gone.
-    ///
-    /// One table is one step: up to 512 leaves are reported between two looks at interrupts.
-    fn unlink<E: Env>(&self, env: &E, at: &Position<'_>, span: Range, child: TablePage) -> bool {
+    /// Unlinks a table inside the range, and invalidates its span; `false` if it is gone.
+    fn unlink<E: Env>(&self, env: &E, at: &Position<'_>, span: Range) -> bool {
         self.batches.begin();
         let unlinked = at.entry().exchange(at.old, Descriptor::INVALID).is_ok();
         if unlinked {
             self.flush(env, once(Span::range(span)));
         }
         self.batches.finish();
-        if unlinked {
-            self.empty(env, span, at.level.next().expect("tables have a level below"), child);
-            self.limbo.retire(env, child);
-        }
         unlinked
-    }
-
-    /// Takes and reports the leaves of a table that is unlinked and invalidated.
-    fn empty<E: Env>(&self, env: &E, span: Range, level: Level, child: TablePage) {
-        for (index, entry) in env.table(child).iter().enumerate() {
-            if !entry.read().is_valid() {
-                continue;
-            }
-            let Some(old) = entry.take_leaf(level, Descriptor::INVALID) else {
-                continue;
-            };
-            let ipa = Ipa(span.ipa().0 + index as u64 * level.bytes());
-            let pa = old.leaf_address(level).expect("a leaf was taken");
-            self.report(env, &Removed { ipa, pa, level, old });
-        }
     }
 
     /// Unlinks the tables above, once the way through the range has left their spans behind.
@@ -214,15 +197,12 @@ impl Stage2 {
             }
             let span = Range::span(strip.page - 1, level);
             let at = walk::find_down_to(env, self.root, span.ipa(), level);
-            match at.old.kind(at.level) {
-                Kind::Table(child)
-                    if at.level == level
-                        && strip.range.covers(span)
-                        && env.table(child).iter().all(|entry| !entry.read().is_valid()) =>
-                {
-                    self.unlink(env, &at, span, child);
-                }
-                _ => {}
+            let Kind::Table(child) = at.old.kind(at.level) else {
+                continue;
+            };
+            let empty = || env.table(child).iter().all(|entry| !entry.read().is_valid());
+            if strip.range.covers(span) && empty() && self.unlink(env, &at, span) {
+                self.limbo.retire(env, child);
             }
         }
     }

@@ -208,6 +208,18 @@ fn write_protection_takes_two_bits_and_keeps_the_rest() {
 }
 
 #[test]
+fn write_protection_takes_the_grant_of_a_leaf_that_logs() {
+    let (machine, vm) = vm();
+    let _ = vm.map(&machine, &map(0x1000, 0x8000_0000, 1, RW));
+    let entry = support::tlb::entry(&machine, vm.root().geometry(), 0x1000, 3);
+    entry.update_leaf(Level::L3, |old| Some(old.write_logged())).unwrap();
+    assert_eq!(protect(&machine, &vm, 0x1000, 1), Outcome::done(1));
+    assert_eq!(raw(&machine, &vm, 0x1000), 0x8000_0000 | GUEST | YOUNG | NO_EXEC | 3);
+    let denied = Resolution::ToHost { sequence: 0, denied: true };
+    assert_eq!(fault(&machine, &vm, Access::Write, FaultKind::Permission), denied);
+}
+
+#[test]
 fn write_protection_takes_a_block_as_a_whole() {
     let (machine, vm) = vm();
     let _ = vm.map(&machine, &map_blocks(0x20_0000, 0x9000_0000, 4 * MIB, Level::L2));

@@ -12,7 +12,7 @@ use support::Machine;
 use support::model::*;
 use verdigris_abi::flags::{MAP_OLD, PROT_EXEC, PROT_WRITE};
 use verdigris_stage2::{
-    AgeFlush, Attributes, Config, Error, Ipa, Level, Map, Outcome, Pa, Set, Stage2,
+    AgeFlush, Attributes, Config, Error, Ipa, Level, Map, Outcome, Pa, Range, Set, Stage2,
 };
 
 /// Where things happen: few places, so that operations meet.
@@ -187,17 +187,48 @@ impl Run {
         let (start, count) = self.range();
         let range = self.vm.range(Ipa(start * PAGE), count).unwrap();
         let before: u64 = self.model.0.len() as u64;
-        let mut done = 0;
         if self.random.chance(2) {
-            done = self.vm.invalidate_begin(&self.machine, range, false, 0).pages;
-            assert_eq!(self.vm.invalidate_end(&self.machine, range, done), Outcome::done(count));
+            self.invalidate(range);
         } else {
-            assert_eq!(self.vm.unmap(&self.machine, range), Outcome::done(count));
+            self.unmap_all_of(range);
         }
-        assert!(done == 0 || done == count);
         self.model.unmap(start, start + count);
         let removed = self.machine.take_removed().len();
         assert!(removed as u64 <= before);
+    }
+
+    /// Lets an interrupt come at some moment, or none; it is taken between two calls.
+    fn interrupt(&mut self) {
+        let after = self.random.below(12);
+        self.machine.interrupt_after.set((after < 6).then_some(after));
+    }
+
+    /// Begin, resumed or not, and end, until it is done.
+    fn invalidate(&mut self, range: Range) {
+        self.interrupt();
+        let mut done = self.vm.invalidate_begin(&self.machine, range, false, 0).pages;
+        while done < range.page_count() && self.random.chance(2) {
+            self.interrupt();
+            done = self.vm.invalidate_begin(&self.machine, range, true, done).pages;
+        }
+        loop {
+            self.interrupt();
+            done = self.vm.invalidate_end(&self.machine, range, done).pages;
+            if done == range.page_count() {
+                return self.machine.interrupt_after.set(None);
+            }
+        }
+    }
+
+    fn unmap_all_of(&mut self, range: Range) {
+        let mut rest = range;
+        while rest.start < rest.end {
+            self.interrupt();
+            let outcome = self.vm.unmap(&self.machine, rest);
+            assert_eq!(outcome.error, None);
+            rest.start += outcome.pages;
+        }
+        self.machine.interrupt_after.set(None);
     }
 
     fn set(&mut self) {
