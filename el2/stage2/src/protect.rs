@@ -24,8 +24,11 @@ impl Stage2 {
             let span = Range::span(page, at.level);
             match at.old.kind(at.level) {
                 // Another CPU is about to make something valid here, maybe writable. It waits for
-                // nobody: look again.
-                Kind::Busy => pause(),
+                // nobody, so this wait is short: look again.
+                Kind::Busy => {
+                    pause();
+                    continue;
+                }
                 kind if at.level == Level::L3 || kind != Kind::Invalid => {
                     let (leaves, all_changed) = self.protect_leaves(env, &at, span, range);
                     found_protected |= !all_changed;
