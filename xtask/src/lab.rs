@@ -12,6 +12,7 @@ use crate::build::{self, Firmware, Profile};
 use crate::console::{Outcome, Sink, follow};
 use crate::job::{HOST_ARGS, Job, Work};
 use crate::setup::{self, Setup, Tools};
+use crate::symbols::Symbols;
 use crate::{kernel, paths};
 
 /// How long a machine may run.
@@ -70,6 +71,15 @@ impl Lab {
             Some(program) => Tools::qemu_at(program.to_owned())?,
             None => setup.tools.qemu()?,
         };
+        Self::with(setup, qemu)
+    }
+
+    /// Does the set-up for the oldest emulator that is supported.
+    pub fn oldest() -> Result<Self> {
+        Self::with(setup::ensure()?, Tools::oldest_qemu()?)
+    }
+
+    fn with(setup: Setup, qemu: Qemu) -> Result<Self> {
         setup::qemu_version(&qemu)?;
         let kernel = kernel::plain(&setup.kernel.image)?;
         let (built, firmware) = (Mutex::default(), Mutex::default());
@@ -142,8 +152,12 @@ impl Lab {
         let machine = trial.machine.clone();
         let invocation = Invocation { machine, boot, gdb_port: None, interactive: false };
         let session = self.qemu.start(&invocation, &paths::log(&trial.name))?;
-        let outcome = follow(session, &job.nonce, Some(Instant::now() + TIMEOUT), sink)?;
+        let mut outcome = follow(session, &job.nonce, Some(Instant::now() + TIMEOUT), sink)?;
         std::fs::remove_file(ramdisk)?;
+        if let Some((profile, _)) = &trial.firmware {
+            let symbols = Symbols::open(&self.firmware(*profile)?.elf);
+            outcome.tail.iter_mut().for_each(|line| symbols.annotate(line));
+        }
         Ok(outcome)
     }
 

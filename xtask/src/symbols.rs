@@ -21,6 +21,14 @@ impl Symbols {
         Self(Loader::new(elf).ok())
     }
 
+    /// Adds to a line what stands behind its address.
+    pub fn annotate(&self, line: &mut String) {
+        if let Some(name) = self.explain(line) {
+            line.push_str("  ");
+            line.push_str(&name);
+        }
+    }
+
     /// Returns function, file and line behind the first address of a line of the console.
     pub fn explain(&self, line: &str) -> Option<String> {
         let (before, digits) = line.split_once(MARK)?;

@@ -2,8 +2,9 @@
 //!
 //! The mirror is the one that the machine itself uses, as `apt-get indextargets` tells it; only
 //! suite names are ours. The machine's transport settings (proxies, checks) are carried over, its
-//! hooks are not: they would act on the system. The state of the installed packages is read, so
-//! that only what is missing is fetched.
+//! hooks are not: they would act on the system. What is installed is read, so that only what is
+//! missing is fetched; what installed packages ask of others is not, since nothing is installed
+//! and so nothing of theirs can break.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,12 @@ use crate::{command, paths, progress};
 
 /// The suite that has the driver's reference kernel, 6.12, and the QEMU to use with it.
 pub const BACKPORTS: &str = "bookworm-backports";
+
+/// What is installed on this machine.
+const STATUS: &str = "/var/lib/dpkg/status";
+/// What of it matters: what there is, and nothing of what it needs or cannot stand.
+const FIELDS: &[&str] =
+    &["Package:", "Status:", "Architecture:", "Multi-Arch:", "Version:", "Provides:"];
 
 /// The private configuration, with its package lists up to date.
 pub struct Apt {
@@ -38,6 +45,8 @@ impl Apt {
             command::output(Command::new("dpkg").arg("--print-architecture"))?.trim().to_owned();
         std::fs::write(dir.join("sources.list"), sources(&mirror, &architecture))?;
         std::fs::write(dir.join("apt.conf"), configuration(&dir, &architecture)?)?;
+        let installed = std::fs::read_to_string(STATUS).with_context(|| format!("no {STATUS}"))?;
+        std::fs::write(dir.join("status"), without_relations(&installed))?;
         let apt = Self { dir, architecture, suite: mirror.suite };
         progress::step("fetching package lists", || {
             command::run(apt.command("apt-get").arg("update")).context(
@@ -122,6 +131,11 @@ fn archives(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(debs)
 }
 
+fn without_relations(status: &str) -> String {
+    let keep = |line: &&str| line.is_empty() || FIELDS.iter().any(|field| line.starts_with(field));
+    status.lines().filter(keep).map(|line| format!("{line}\n")).collect()
+}
+
 fn sources(mirror: &Mirror, architecture: &str) -> String {
     let mut text = String::new();
     let mut suites = vec![mirror.suite.as_str()];
@@ -162,7 +176,8 @@ Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 Dir::Etc::sourcelist "{path}/sources.list";
 Dir::Etc::sourceparts "/dev/null";
-Dir::State::lists "{path}/lists";"#
+Dir::State::lists "{path}/lists";
+Dir::State::status "{path}/status";"#
     )?;
     Ok(text)
 }
@@ -178,4 +193,19 @@ pub fn require() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn installed_packages_can_break_nothing() {
+        let status = "Package: qemu-utils\nStatus: install ok installed\nVersion: 1:10\n\
+            Breaks: qemu-system-common (<< 1:8.0)\nDescription: tools\n Package: no field\n\n\
+            Package: b\nDepends: c\n";
+        let expected = "Package: qemu-utils\nStatus: install ok installed\nVersion: 1:10\n\n\
+            Package: b\n";
+        assert_eq!(without_relations(status), expected);
+    }
 }

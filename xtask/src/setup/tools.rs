@@ -24,6 +24,7 @@ const QEMU_FLOOR: (u32, u32) = (7, 2);
 
 /// Folders of the cache.
 const QEMU_FOLDER: &str = "qemu";
+const FLOOR_FOLDER: &str = "qemu-floor";
 const COMPILER_FOLDER: &str = "compiler";
 
 /// Where the programs are.
@@ -67,6 +68,16 @@ impl Tools {
                 .with_context(|| format!("qemu-system-aarch64 is missing.\n{BY_HAND}"))?,
         };
         Ok(Qemu { program, library_path: library_path(self.qemu.as_ref()) })
+    }
+
+    /// Returns the oldest emulator that is supported, fetched the first time it is asked for.
+    pub fn oldest_qemu() -> Result<Qemu> {
+        let folder = match Folder::open(FLOOR_FOLDER) {
+            Some(folder) => folder,
+            None => fetch_oldest_qemu()?,
+        };
+        let program = folder.path.join("usr/bin/qemu-system-aarch64");
+        Ok(Qemu { program, library_path: library_path(Some(&folder)) })
     }
 
     /// Returns an emulator that the user chose.
@@ -127,6 +138,20 @@ fn fetch_qemu(apt: &Apt) -> Result<Folder> {
         let debs = apt.download_missing(&["qemu-system-arm"], suite)?;
         Folder::create(QEMU_FOLDER, &debs, |_| Ok(()))
     })
+}
+
+fn fetch_oldest_qemu() -> Result<Folder> {
+    const SUITE: &str = "bookworm";
+    super::apt::require()?;
+    let _lock = super::lock()?;
+    let apt = Apt::prepare()?;
+    ensure!(apt.suite == SUITE, "only Debian 12 has QEMU 7.2; this machine is of {}", apt.suite);
+    let folder = progress::step("fetching the oldest supported QEMU", || {
+        let debs = apt.download_missing(&["qemu-system-arm"], SUITE)?;
+        Folder::create(FLOOR_FOLDER, &debs, |_| Ok(()))
+    });
+    apt.remove()?;
+    folder
 }
 
 fn fetch_compiler(apt: &Apt) -> Result<Folder> {

@@ -116,12 +116,33 @@ pub const SWEEP: &[Run] = &[
 pub const RUN: &[Run] =
     &[status(run("run-max", "max", 4), DEMO), status(run("run-cortex-a57", "cortex-a57", 2), DEMO)];
 
-/// Runs the wanted machines of a part, two at a time, and counts each as it ends.
+/// Runs the wanted machines of a part, and counts each as it ends.
 pub fn test(runs: &'static [Run], part: &str, context: &Context, tally: &mut Tally) -> Result<()> {
-    let lab = context.lab()?;
+    let wanted = runs.iter().filter(|run| context.wants(part, run.name));
+    run_all(context.lab()?, wanted, tally)
+}
+
+/// Runs the suite on the oldest emulator that is supported.
+pub fn oldest(context: &Context, tally: &mut Tally) -> Result<()> {
+    const RUNS: &[Run] = &[run("oldest-max", "max", 4)];
+    if context.args.qemu.is_some() {
+        tally.skip(RUNS[0].name, "the emulator was chosen by --qemu");
+        return Ok(());
+    }
+    match Lab::oldest() {
+        Ok(lab) => run_all(&lab, RUNS.iter(), tally),
+        Err(error) => {
+            tally.skip(RUNS[0].name, &format!("{error:#}"));
+            Ok(())
+        }
+    }
+}
+
+/// Runs machines, two at a time.
+fn run_all(lab: &Lab, runs: impl Iterator<Item = &'static Run>, tally: &mut Tally) -> Result<()> {
     lab.prepare(Profile::Release)?;
     let mut queue = VecDeque::new();
-    for run in runs.iter().filter(|run| context.wants(part, run.name)) {
+    for run in runs {
         if lab.has_cpu(run.cpu)? {
             queue.push_back(run);
         } else {

@@ -88,6 +88,11 @@ const PARTS: &[Part] = &[
     ),
     part("crash", "a fault of EL2 ends in a report", Function(crash::test)),
     part("suite", "the hypercall suite in the host", Machines(machines::SUITE)),
+    part(
+        "oldest",
+        "the suite's first run, on the oldest QEMU that is supported",
+        Function(machines::oldest),
+    ),
     part("hotplug", "CPUs come and go while guests run", Machines(machines::HOTPLUG)),
     part("sweep", "a guest executes every system instruction", Machines(machines::SWEEP)),
     part("run", "the demonstration of `cargo xtask run`", Machines(machines::RUN)),
