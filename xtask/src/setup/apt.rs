@@ -36,6 +36,12 @@ pub struct Apt {
 impl Apt {
     /// Writes the configuration and fetches the package lists.
     pub fn prepare() -> Result<Self> {
+        Self::prepare_with(&[])
+    }
+
+    /// Writes the configuration with more suites of the same archive.
+    pub fn prepare_with(more: &[&str]) -> Result<Self> {
+        require()?;
         let mirror = Mirror::find()?;
         let dir = paths::cache().join("apt");
         for folder in ["lists/partial", "archives/partial"] {
@@ -43,7 +49,7 @@ impl Apt {
         }
         let architecture =
             command::output(Command::new("dpkg").arg("--print-architecture"))?.trim().to_owned();
-        std::fs::write(dir.join("sources.list"), sources(&mirror, &architecture))?;
+        std::fs::write(dir.join("sources.list"), sources(&mirror, &architecture, more))?;
         std::fs::write(dir.join("apt.conf"), configuration(&dir, &architecture)?)?;
         let installed = std::fs::read_to_string(STATUS).with_context(|| format!("no {STATUS}"))?;
         std::fs::write(dir.join("status"), without_relations(&installed))?;
@@ -136,13 +142,14 @@ fn without_relations(status: &str) -> String {
     status.lines().filter(keep).map(|line| format!("{line}\n")).collect()
 }
 
-fn sources(mirror: &Mirror, architecture: &str) -> String {
+fn sources(mirror: &Mirror, architecture: &str, more: &[&str]) -> String {
     let mut text = String::new();
     let mut suites = vec![mirror.suite.as_str()];
     if mirror.suite != "bookworm" {
         suites.push("bookworm");
     }
     suites.push(BACKPORTS);
+    suites.extend(more);
     for suite in suites {
         let key = mirror.key.as_ref().map_or(String::new(), |key| format!(" signed-by={key}"));
         let architectures =

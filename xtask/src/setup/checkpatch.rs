@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::apt::{Apt, BACKPORTS, require};
+use super::apt::{Apt, BACKPORTS};
 use super::unpack::Folder;
 use crate::{command, progress};
 
@@ -22,7 +22,6 @@ pub fn checkpatch() -> Result<PathBuf> {
     let folder = match Folder::open(FOLDER) {
         Some(folder) => folder,
         None => {
-            require()?;
             let _lock = super::lock()?;
             let apt = Apt::prepare()?;
             let folder = progress::step("fetching the kernel's style checker", || fetch(&apt));

@@ -43,7 +43,7 @@ impl HostKernel {
         let release = names.find_map(|name| name.strip_prefix("linux-image-"))?;
         Some(Self {
             image: folder.path.join("boot").join(format!("vmlinuz-{release}")),
-            headers: Some(folder.path.join("usr/src").join(format!("linux-headers-{release}"))),
+            headers: Some(build_directory(&folder.path, release)),
         })
     }
 
@@ -58,30 +58,42 @@ impl HostKernel {
 
 fn fetch(apt: &Apt) -> Result<Folder> {
     let version = apt.version("linux-image-arm64:arm64", BACKPORTS)?;
-    let one = |package: &str, start: &str| -> Result<String> {
-        let found =
-            apt.depends(package, &version)?.into_iter().find(|name| name.starts_with(start));
-        found.with_context(|| format!("{package} {version} depends on no {start}..."))
-    };
-    let image = one("linux-image-arm64:arm64", "linux-image-")?;
-    let headers = one("linux-headers-arm64:arm64", "linux-headers-")?;
-    let headers_arm64 = format!("{headers}:arm64");
-    let common = apt.depends(&headers_arm64, &version)?;
-    let common = common.into_iter().find(|name| name.ends_with("-common"));
-    let common = common.with_context(|| format!("{headers} depends on no common headers"))?;
-    let kbuild = one(&headers_arm64, "linux-kbuild-")?;
+    let image = dependency(apt, "linux-image-arm64:arm64", &version, "linux-image-")?;
     let busybox_version = apt.version("busybox-static:arm64", "bookworm")?;
-    let debs = apt.download(&[
-        format!("{image}:arm64={version}"),
-        format!("{headers_arm64}={version}"),
+    let (release, mut packages) = headers(apt, &version)?;
+    packages.push(format!("{image}:arm64={version}"));
+    packages.push(format!("busybox-static:arm64={busybox_version}"));
+    Folder::create(FOLDER, &apt.download(&packages)?, |root| {
+        drop_modules(root)?;
+        relocate(&build_directory(root, &release))
+    })
+}
+
+/// Finds the packages that a module is built with: returns the kernel's release, and the packages.
+pub(super) fn headers(apt: &Apt, version: &str) -> Result<(String, Vec<String>)> {
+    const START: &str = "linux-headers-";
+    let name = dependency(apt, "linux-headers-arm64:arm64", version, START)?;
+    let own = format!("{name}:arm64");
+    let kbuild = dependency(apt, &own, version, "linux-kbuild-")?;
+    // The common headers go by the release too, without the architecture.
+    let common = kbuild.replacen("linux-kbuild-", START, 1) + "-common";
+    let packages = vec![
+        format!("{own}={version}"),
         format!("{common}={version}"),
         format!("{kbuild}:{}={version}", apt.architecture),
-        format!("busybox-static:arm64={busybox_version}"),
-    ])?;
-    Folder::create(FOLDER, &debs, |root| {
-        drop_modules(root)?;
-        relocate(&root.join("usr/src").join(&headers), &common)
-    })
+    ];
+    Ok((name[START.len()..].to_owned(), packages))
+}
+
+/// Returns where a module for a release is built from.
+pub(super) fn build_directory(root: &Path, release: &str) -> PathBuf {
+    root.join("usr/src").join(format!("linux-headers-{release}"))
+}
+
+/// Returns what a package depends on whose name begins so.
+fn dependency(apt: &Apt, package: &str, version: &str, start: &str) -> Result<String> {
+    let found = apt.depends(package, version)?.into_iter().find(|name| name.starts_with(start));
+    found.with_context(|| format!("{package} {version} depends on no {start}..."))
 }
 
 /// Removes the kernel's own modules and device trees, most of the package, which nothing uses.
@@ -97,13 +109,11 @@ fn drop_modules(root: &Path) -> Result<()> {
     command::run(&mut find)
 }
 
-/// Makes the headers' Makefile find the common headers beside it, wherever both are.
-fn relocate(headers: &Path, common: &str) -> Result<()> {
+/// Makes the headers' Makefile find what stands beside it, wherever that is.
+pub(super) fn relocate(headers: &Path) -> Result<()> {
     let makefile = headers.join("Makefile");
     let text = std::fs::read_to_string(&makefile)
         .with_context(|| format!("cannot read {}", makefile.display()))?;
-    let here = "$(dir $(lastword $(MAKEFILE_LIST)))..";
-    let text = text.replace("/usr/src/", &format!("{here}/"));
-    let text = text.replace(&format!("/usr/lib/{common}"), &format!("{here}/{common}"));
-    Ok(std::fs::write(makefile, text)?)
+    let here = "$(abspath $(dir $(lastword $(MAKEFILE_LIST)))..)/";
+    Ok(std::fs::write(makefile, text.replace("/usr/src/", here))?)
 }

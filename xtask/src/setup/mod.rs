@@ -9,6 +9,7 @@ pub mod apt;
 mod apt_source;
 mod checkpatch;
 mod host;
+mod newer;
 pub mod rust;
 mod tools;
 mod unpack;
@@ -19,6 +20,7 @@ use anyhow::{Context, Result};
 
 pub use checkpatch::checkpatch;
 pub use host::{HostKernel, busybox};
+pub use newer::{NEWER_FLAGS, newer_headers};
 pub use tools::{Tools, qemu_version};
 
 use crate::paths;
@@ -36,7 +38,6 @@ pub fn ensure() -> Result<Setup> {
     rust::ensure_targets()?;
     let _lock = lock()?;
     if !Tools::open().is_complete() || HostKernel::open().is_none() {
-        apt::require()?;
         let apt = apt::Apt::prepare()?;
         Tools::fetch(&apt)?;
         HostKernel::fetch(&apt)?;

@@ -142,7 +142,6 @@ fn fetch_qemu(apt: &Apt) -> Result<Folder> {
 
 fn fetch_oldest_qemu() -> Result<Folder> {
     const SUITE: &str = "bookworm";
-    super::apt::require()?;
     let _lock = super::lock()?;
     let apt = Apt::prepare()?;
     ensure!(apt.suite == SUITE, "only Debian 12 has QEMU 7.2; this machine is of {}", apt.suite);

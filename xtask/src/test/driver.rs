@@ -14,7 +14,13 @@ pub fn test(context: &Context, tally: &mut Tally) -> Result<()> {
     let headers = setup.kernel.headers.as_ref().context("no kernel headers")?;
     let warnings = build::driver(&setup.tools, headers, &["W=1", "KCFLAGS=-Werror"]);
     tally.judge("no warning with W=1", &warnings.map(drop));
-    // The next build must not take the objects of this one.
+    match setup::newer_headers() {
+        Ok(headers) => {
+            let built = build::driver(&setup.tools, &headers, setup::NEWER_FLAGS);
+            tally.judge("builds for the newest kernel", &built.map(drop));
+        }
+        Err(error) => tally.skip("builds for the newest kernel", &format!("{error:#}")),
+    }
     match setup::checkpatch() {
         Ok(script) => tally.judge("checkpatch", &style(&script)),
         Err(error) => tally.skip("checkpatch", &format!("{error:#}")),
