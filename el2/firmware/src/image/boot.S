@@ -206,7 +206,11 @@ mmu_on:
     tst     x1, #0xf
     b.eq    1f
     orr     x0, x0, #(1 << 36)          // BT: guarded pages count for PACIASP too
-1:  msr     sctlr_el2, x0
+1:  mrs     x1, id_aa64mmfr2_el1
+    tst     x1, #0xf000
+    b.eq    2f
+    orr     x0, x0, #(1 << 21)          // IESB: errors of the past are told at each entry
+2:  msr     sctlr_el2, x0
     isb
     ret
 

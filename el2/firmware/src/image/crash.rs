@@ -10,6 +10,7 @@ use core::fmt::Write;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, Readable, SPSR_EL2};
 use spin::Once;
 use verdigris_core::options::CrashAction;
 
@@ -36,8 +37,7 @@ const SOURCES: [&str; 4] = ["EL2 on SP_EL0", "EL2", "a lower level", "a lower le
 
 /// Reports an exception that no code expects. Reached from `vectors.S` on the crash stack.
 pub extern "C" fn from_vector(percpu: &PerCpu, kind: u64) -> ! {
-    let (esr, far, elr) =
-        (sysreg::read!("esr_el2"), sysreg::read!("far_el2"), sysreg::read!("elr_el2"));
+    let (esr, far, elr) = (ESR_EL2.get(), FAR_EL2.get(), ELR_EL2.get());
     begin();
     let mut out = console::unlocked();
     let _ = writeln!(
@@ -51,8 +51,8 @@ pub extern "C" fn from_vector(percpu: &PerCpu, kind: u64) -> ! {
     let _ = writeln!(
         out,
         "verdigris: crash: ESR_EL2 {esr:#x} FAR_EL2 {far:#x} HPFAR_EL2 {:#x} SPSR_EL2 {:#x}",
-        sysreg::read!("hpfar_el2"),
-        sysreg::read!("spsr_el2"),
+        HPFAR_EL2.get(),
+        SPSR_EL2.get(),
     );
     if let Some(hint) = address_hint(percpu, far) {
         let _ = writeln!(out, "verdigris: crash: {far:#x} is {hint}");
@@ -76,6 +76,13 @@ fn from_panic(info: &PanicInfo) -> ! {
     let _ = writeln!(out, "\nverdigris: crash: panic on CPU {}: {info}", percpu.index.get());
     write_backtrace(&mut out, percpu, frame, None);
     stop(&mut out)
+}
+
+/// Stops this CPU if another one has failed: nobody works on state that may be wrong.
+pub fn stop_if_reporting() {
+    if REPORTING.load(Ordering::Relaxed) {
+        sysreg::halt();
+    }
 }
 
 /// Lets the first failure report and stops all later ones.

@@ -20,7 +20,14 @@
 .global guest_vectors
 guest_vectors:
     crash_entries 0
-    crash_entries 4
+    crash_entry 4
+    crash_entry 5
+    crash_entry 6
+    // An SError from EL2: only taken in the window of guest_leave, which does what is to be done.
+    .balign 0x80
+    eret
+    dsb     nsh
+    isb
     guest_exit 0
     guest_exit 1
     guest_exit 2
@@ -83,6 +90,22 @@ guest_leave:
     str     x30, [x0, #({CONTEXT_X} + 240)]
     ldp     x2, x3, [sp], #16
     stp     x2, x3, [x0, #{CONTEXT_X}]
+
+    // An error of the guest's accesses that is only now reported is the guest's: the barrier waits for
+    // it, and it is taken here, while it still comes to EL2 (HCR_EL2.AMO). ESR_EL2 then tells of it.
+    dsb     sy
+    isb
+    mrs     x2, isr_el1
+    tbz     x2, #8, 2f                  // A
+    mrs     x19, elr_el2
+    mrs     x20, spsr_el2
+    msr     daifclr, #4
+    isb
+    msr     daifset, #4
+    msr     elr_el2, x19
+    msr     spsr_el2, x20
+    mov     x1, #3
+2:
     mrs     x4, tpidr_el2
     str     xzr, [x4, #{RUNNING}]
     ldr     x2, [x4, #{HAS_PAUTH}]

@@ -175,6 +175,12 @@ pub fn dispatch(frame: &mut Frame, percpu: &PerCpu) {
     }
     frame.x[0] = match smccc::decide(0, [x0, x1, x2, x3], below, &TheHost) {
         Action::Answer(value) => value,
+        // It promises to come back here. One that powers down all the same comes back through EL2.
+        Action::Forward { function } if function & !(1 << 30) == psci::CPU_SUSPEND & !(1 << 30) => {
+            let state = if function == psci::CPU_SUSPEND { x1 } else { x1 & 0xffff_ffff };
+            let entry = [state, boot::secondary_entry(), own_address(percpu)];
+            smc(psci::CPU_SUSPEND.into(), entry)[0]
+        }
         Action::Forward { function } => {
             frame.x[..4].copy_from_slice(&smc(function.into(), [x1, x2, x3]));
             return;

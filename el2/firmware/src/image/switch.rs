@@ -7,6 +7,7 @@
 //! that walk speculatively in between, stage-1 walks are off for the whole of it (`tlb::WalksOff`).
 #![allow(unsafe_code)]
 
+use aarch64_cpu::registers::{ELR_EL2, Readable, SPSR_EL2};
 use verdigris_abi::Stat;
 use verdigris_core::cpu::Controls;
 use verdigris_core::exception::{Exception, Interrupted, enter};
@@ -81,7 +82,7 @@ impl<'a> World<'a> {
             percpu,
             host: SystemRegisters([0; Slot::COUNT]),
             host_sp_el0: sysreg::read!("sp_el0"),
-            host_return: [sysreg::read!("elr_el2"), sysreg::read!("spsr_el2")],
+            host_return: [ELR_EL2.get(), SPSR_EL2.get()],
             host_mdscr: sysreg::read!("mdscr_el1"),
             host_debug: None,
             host_profiling: Stopped::begin(&cpu.id, &cpu.fixed),

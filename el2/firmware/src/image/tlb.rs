@@ -6,6 +6,7 @@
 //! (1319537, 1319367, 1165522, 1530923).
 #![allow(unsafe_code)]
 
+use aarch64_cpu::registers::{Readable, VTCR_EL2, VTTBR_EL2};
 use verdigris_abi::Ipa;
 use verdigris_stage2::Level;
 use verdigris_stage2::operand::{self, Step};
@@ -24,7 +25,7 @@ pub struct Context {
 impl Context {
     /// Reads the one in force on this CPU.
     pub fn current() -> Self {
-        Self { vttbr: sysreg::read!("vttbr_el2"), vtcr: sysreg::read!("vtcr_el2") }
+        Self { vttbr: VTTBR_EL2.get(), vtcr: VTCR_EL2.get() }
     }
 
     /// Loads it.

@@ -5,20 +5,22 @@
 //! an instruction that no host should reach is UNDEFINED there.
 #![allow(unsafe_code)]
 
+use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, Readable, SPSR_EL2};
 use log::warn;
 use verdigris_core::esr::{Abort, FaultStatus, Syndrome, Trap};
 use verdigris_core::exception::{AbortCause, Exception, Interrupted, enter};
 
 use super::frame::Frame;
 use super::percpu::PerCpu;
-use super::{host, hypercall, percpu, sysreg, system};
+use super::{crash, host, hypercall, percpu, sysreg, system};
 
 /// Length of an instruction that traps before it executes.
 const INSTRUCTION_BYTES: u64 = 4;
 
 /// Handles a synchronous exception from the host. Called by `vectors.S`.
 pub extern "C" fn host_sync(frame: &mut Frame, percpu: &PerCpu) {
-    let syndrome = Syndrome(sysreg::read!("esr_el2"));
+    crash::stop_if_reporting();
+    let syndrome = Syndrome(ESR_EL2.get());
     match Trap::decode(syndrome) {
         // The convention has only immediate 0 (Arm DEN 0028, section 2.4).
         Trap::Hvc(0) => hypercall::dispatch(frame, percpu),
@@ -32,11 +34,11 @@ pub extern "C" fn host_sync(frame: &mut Frame, percpu: &PerCpu) {
         trap => {
             if matches!(trap, Trap::Hvc(_)) {
                 // Taken behind the instruction that is undefined.
-                let pc = sysreg::read!("elr_el2").wrapping_sub(INSTRUCTION_BYTES);
+                let pc = ELR_EL2.get().wrapping_sub(INSTRUCTION_BYTES);
                 // SAFETY: an address of the host's own code.
                 unsafe { sysreg::write!("elr_el2", pc) };
             }
-            warn!("host: {trap:?} at {:#x} is answered as undefined", sysreg::read!("elr_el2"));
+            warn!("host: {trap:?} at {:#x} is answered as undefined", ELR_EL2.get());
             inject(Exception::Undefined);
         }
     }
@@ -50,8 +52,8 @@ pub extern "C" fn host_sync(frame: &mut Frame, percpu: &PerCpu) {
 unsafe fn step_over() {
     const SS: u64 = 1 << 21;
     const BTYPE: u64 = 0b11 << 10;
-    let pc = sysreg::read!("elr_el2").wrapping_add(INSTRUCTION_BYTES);
-    let pstate = sysreg::read!("spsr_el2") & !(SS | BTYPE);
+    let pc = ELR_EL2.get().wrapping_add(INSTRUCTION_BYTES);
+    let pstate = SPSR_EL2.get() & !(SS | BTYPE);
     // SAFETY: the host goes on in its own state.
     unsafe {
         sysreg::write!("elr_el2", pc);
@@ -61,16 +63,16 @@ unsafe fn step_over() {
 
 /// Answers an access that the host's stage 2 denied.
 fn host_abort(abort: &Abort) {
-    let far = sysreg::read!("far_el2");
+    let far = FAR_EL2.get();
     if matches!(abort.status, FaultStatus::Translation(_)) {
-        let ipa = abort.ipa(sysreg::read!("hpfar_el2"), far);
+        let ipa = abort.ipa(HPFAR_EL2.get(), far);
         // A block of the host's map is briefly invalid while it is being split.
         if host::is_mapped(ipa) {
             return;
         }
-        warn!("host: no access to {ipa} from {:#x}", sysreg::read!("elr_el2"));
+        warn!("host: no access to {ipa} from {:#x}", ELR_EL2.get());
     } else {
-        warn!("host: {abort:?} at {:#x}", sysreg::read!("elr_el2"));
+        warn!("host: {abort:?} at {:#x}", ELR_EL2.get());
     }
     inject(Exception::Abort {
         cause: if abort.table_walk { AbortCause::ExternalOnWalk } else { AbortCause::External },
@@ -85,8 +87,8 @@ fn host_abort(abort: &Abort) {
 fn inject(exception: Exception) {
     let id = &percpu::this().cpu().id;
     let from = Interrupted {
-        pc: sysreg::read!("elr_el2"),
-        pstate: sysreg::read!("spsr_el2"),
+        pc: ELR_EL2.get(),
+        pstate: SPSR_EL2.get(),
         sctlr: sysreg::read!("sctlr_el1"),
         sctlr2: if id.has_sctlr2() { sysreg::read!("s3_0_c1_c0_3") } else { 0 },
         vbar: sysreg::read!("vbar_el1"),

@@ -8,6 +8,7 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, Readable, SPSR_EL2};
 use verdigris_abi::{Error, ExitReason, Ipa, PAGE_SIZE, Pa, Stat, Status};
 use verdigris_core::call::{Registers, VcpuHandle};
 use verdigris_core::esr::{Abort, Access, FaultStatus, Syndrome, hpfar_to_ipa};
@@ -20,7 +21,7 @@ use super::percpu::PerCpu;
 use super::switch::World;
 use super::vm::{Vm, VmRef};
 use super::vm_env::VmEnv;
-use super::{boot, memory, sysreg, tlb};
+use super::{boot, crash, memory, sysreg, tlb};
 
 /// log2 of the number of pages of a vCPU's region.
 pub const REGION_ORDER: u32 = 0;
@@ -181,8 +182,8 @@ impl Runner<'_, '_> {
             sysreg::write!("elr_el2", context.general.pc);
             sysreg::write!("spsr_el2", context.general.pstate);
             let kind = boot::enter_guest(context, self.percpu);
-            context.general.pc = sysreg::read!("elr_el2");
-            context.general.pstate = sysreg::read!("spsr_el2");
+            context.general.pc = ELR_EL2.get();
+            context.general.pstate = SPSR_EL2.get();
             kind
         }
     }
@@ -194,13 +195,14 @@ impl Runner<'_, '_> {
         context: &mut Context,
         pending: &mut Pending,
     ) -> Option<ExitRecord> {
-        let syndrome = Syndrome(sysreg::read!("esr_el2"));
+        crash::stop_if_reporting();
+        let syndrome = Syndrome(ESR_EL2.get());
         match kind {
             KIND_SYNCHRONOUS => {}
             KIND_SERROR => return Some(ExitRecord::new(ExitReason::SError).with(4, syndrome.0)),
             _ => return Some(ExitRecord::new(ExitReason::Interrupt)),
         }
-        let far = sysreg::read!("far_el2");
+        let far = FAR_EL2.get();
         match decide(syndrome, far, context, &machine(self.live, self.percpu)) {
             Outcome::Resume => self.live.count(Stat::Traps, 1),
             Outcome::Inject(exception) => {
@@ -262,7 +264,7 @@ impl Runner<'_, '_> {
             && matches!(abort.status, FaultStatus::Translation(_))
             && !abort.table_walk;
         if abort.is_hpfar_valid() && !walk_again {
-            return Some(abort.ipa(sysreg::read!("hpfar_el2"), far));
+            return Some(abort.ipa(HPFAR_EL2.get(), far));
         }
         translate(far).map(|page| Ipa(page.0 | far & (PAGE_SIZE - 1)))
     }

@@ -41,9 +41,15 @@ pub struct Vm {
     free_pages: AtomicUsize,
     /// Pages that were donated and have not been given back, regions included.
     donated_pages: AtomicUsize,
+    /// How far the end of the VM has come in unmapping, in pages, or [`NOT_BEGUN`].
+    unmapped_pages: AtomicU64,
     region: Pa,
+    region_pages: u64,
     stats: [AtomicU64; Stat::COUNT],
 }
+
+/// The VM is not ending.
+const NOT_BEGUN: u64 = u64::MAX;
 
 /// No VM has the handle.
 const FREE: u64 = 0;
@@ -209,7 +215,9 @@ impl Vm {
             free: SpinMutex::new(0),
             free_pages: AtomicUsize::new(0),
             donated_pages: AtomicUsize::new(region_pages as usize),
+            unmapped_pages: AtomicU64::new(NOT_BEGUN),
             region,
+            region_pages,
             stats: array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -298,16 +306,25 @@ impl Vm {
     fn give_all_back(&self, percpu: &PerCpu) -> u64 {
         let done = self.unmap_all(percpu) && self.give_vcpus_back() && self.give_tables_back();
         let left = self.donated_pages.load(Ordering::Relaxed) as u64;
+        self.hand_statistics_over();
         if !done {
             return left;
         }
-        for (past, own) in PAST.iter().zip(&self.stats) {
-            past.fetch_add(own.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
         let (region, handle) = (self.region, self.handle);
+        assert!(left == self.region_pages, "a VM that ends has lost a page");
         // From here on `self` is memory of the host's.
         memory::give_back(region, left, handle);
         0
+    }
+
+    /// Moves the counters to where those of ended VMs are summed, so that no sum ever falls.
+    fn hand_statistics_over(&self) {
+        for (past, own) in PAST.iter().zip(&self.stats) {
+            // The pages in use are counted down to zero while the VM ends.
+            if !core::ptr::eq(own, &self.stats[Stat::TablePages as usize]) {
+                past.fetch_add(own.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
     }
 
     /// Tells whether nothing is mapped and no table is in use any more.
@@ -317,8 +334,15 @@ impl Vm {
         let unmapped = {
             let _stay = Stay::begin(percpu.index.get());
             let all = self.stage2.range(Ipa(0), pages).expect("all of the IPA space is a range");
-            // Marks of a host that died are in nobody's way: a begin of its own finds room or the hull.
-            self.stage2.unmap(&env, all).pages == pages
+            // One invalidation of everything, however many calls it takes: its mark covers every
+            // table, so that all of them are unlinked. Marks of a host that died are in nobody's way.
+            let (resume, from) = match self.unmapped_pages.load(Ordering::Relaxed) {
+                NOT_BEGUN => (false, 0),
+                from => (true, from),
+            };
+            let reached = self.stage2.invalidate_begin(&env, all, resume, from).pages;
+            self.unmapped_pages.store(reached, Ordering::Relaxed);
+            reached == pages
         };
         // What was retired in one stay comes free in a later one.
         unmapped
@@ -334,9 +358,9 @@ impl Vm {
             if region != 0 {
                 memory::give_back(Pa(region), 1 << vcpu::REGION_ORDER, self.handle);
                 self.donated_pages.fetch_sub(1 << vcpu::REGION_ORDER, Ordering::Relaxed);
-            }
-            if sysreg::interrupt_pending() {
-                return false;
+                if sysreg::interrupt_pending() {
+                    return false;
+                }
             }
         }
         true
