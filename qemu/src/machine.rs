@@ -95,7 +95,8 @@ impl Machine {
         if self.icount {
             // A random seed in the device tree would change what the kernel does.
             board += ",dtb-randomness=off";
-            args.pair("-icount", "shift=0");
+            // An idle CPU skips to its next timer: waiting in real time would not repeat.
+            args.pair("-icount", "shift=0,sleep=off");
             args.pair("-seed", "1");
             args.pair("-rtc", "base=2026-01-01,clock=vm");
         }
@@ -270,7 +271,7 @@ mod tests {
     fn icount_brings_all_that_repeats_a_run() {
         let machine = Machine { icount: true, smp: 1, ..Machine::default() };
         let args = strings(&invocation(machine, Boot::Bare(files("icount"))));
-        assert_eq!(after(&args, "-icount"), ["shift=0"]);
+        assert_eq!(after(&args, "-icount"), ["shift=0,sleep=off"]);
         assert_eq!(after(&args, "-seed"), ["1"]);
         assert_eq!(after(&args, "-rtc"), ["base=2026-01-01,clock=vm"]);
         assert!(after(&args, "-machine")[0].ends_with(",dtb-randomness=off"));

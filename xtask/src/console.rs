@@ -5,6 +5,7 @@
 //! start of one of our lines is held back.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -61,6 +62,16 @@ impl Outcome {
     pub fn problem(&self) -> Option<String> {
         let status = self.status.filter(|status| *status != 0);
         self.failure().or_else(|| status.map(|status| format!("the job's status is {status}")))
+    }
+
+    /// Takes the last lines from the log where the console had none: there are QEMU's own errors.
+    pub fn complete_tail(&mut self, log: &Path) {
+        if self.tail.is_empty() {
+            let text = std::fs::read_to_string(log).unwrap_or_default();
+            let lines: Vec<_> = text.lines().collect();
+            let from = lines.len().saturating_sub(TAIL_LINES);
+            self.tail = lines[from..].iter().map(|line| (*line).to_owned()).collect();
+        }
     }
 
     /// Returns the last lines as one text.

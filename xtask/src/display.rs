@@ -116,7 +116,8 @@ impl BootSummary {
 
     fn text(&self) -> String {
         let cpus = if self.cpus.is_empty() { "1" } else { &self.cpus };
-        format!("Linux {} on {cpus} CPU(s), up after {} s", self.version, self.seconds)
+        let seconds: f32 = self.seconds.parse().unwrap_or_default();
+        format!("Linux {} on {cpus} CPU(s), up after {seconds:.1} s", self.version)
     }
 }
 
@@ -136,6 +137,6 @@ mod tests {
         ] {
             boot.read(line);
         }
-        assert_eq!(boot.text(), "Linux 6.12.95+deb12-arm64 on 4 CPU(s), up after 2.345678 s");
+        assert_eq!(boot.text(), "Linux 6.12.95+deb12-arm64 on 4 CPU(s), up after 2.3 s");
     }
 }

@@ -153,6 +153,7 @@ impl Lab {
         let invocation = Invocation { machine, boot, gdb_port: None, interactive: false };
         let session = self.qemu.start(&invocation, &paths::log(&trial.name))?;
         let mut outcome = follow(session, &job.nonce, Some(Instant::now() + TIMEOUT), sink)?;
+        outcome.complete_tail(&paths::log(&trial.name));
         std::fs::remove_file(ramdisk)?;
         if let Some((profile, _)) = &trial.firmware {
             let symbols = Symbols::open(&self.firmware(*profile)?.elf);

@@ -112,7 +112,9 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     let outcome = follow(session, &job.nonce, deadline, &mut display);
     drop(display);
     raw.take();
-    Ok(conclude(&outcome?, &log))
+    let mut outcome = outcome?;
+    outcome.complete_tail(&log);
+    Ok(conclude(&outcome, &log))
 }
 
 fn prepare(args: &RunArgs) -> Result<Setup> {

@@ -225,6 +225,38 @@ pub fn check(context: &Context, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
+/// Runs the same machine twice under instruction counting: time itself must be the same.
+pub fn repeat(context: &Context, tally: &mut Tally) -> Result<()> {
+    // Sleeping is where real time would come in, and interrupts are where it would show.
+    const COMMAND: &str = "sleep 5; cat /proc/interrupts /proc/uptime";
+    let lab = context.lab()?;
+    let machine = Machine { smp: 1, icount: true, ..Machine::default() };
+    let run = |name: &str| -> Result<Transcript> {
+        let trial = Trial::new(name, machine.clone(), COMMAND);
+        let mut transcript = Transcript::default();
+        let outcome = lab.run(&trial, &mut transcript)?;
+        ensure!(
+            outcome.problem().is_none(),
+            "{name}: {:?}\n{}",
+            outcome.problem(),
+            outcome.tail_text()
+        );
+        Ok(transcript)
+    };
+    let (first, second) = (run("icount-1")?, run("icount-2")?);
+    let lines = |transcript: &Transcript| [&transcript.boot[..], &transcript.job[..]].concat();
+    let (first, second) = (lines(&first), lines(&second));
+    let other = first.iter().zip(&second).find(|(a, b)| a != b);
+    tally.judge(
+        "two runs are the same",
+        &match other {
+            None if first.len() == second.len() => Ok(()),
+            other => Err(anyhow::anyhow!("they differ: {other:?}")),
+        },
+    );
+    Ok(())
+}
+
 /// Lists the names of runs.
 pub fn names(runs: &'static [Run]) -> impl Iterator<Item = &'static str> {
     runs.iter().map(|run| run.name)

@@ -89,6 +89,11 @@ const PARTS: &[Part] = &[
     part("crash", "a fault of EL2 ends in a report", Function(crash::test)),
     part("suite", "the hypercall suite in the host", Machines(machines::SUITE)),
     part(
+        "icount",
+        "a run that counts instructions is the same each time",
+        Function(machines::repeat),
+    ),
+    part(
         "oldest",
         "the suite's first run, on the oldest QEMU that is supported",
         Function(machines::oldest),
