@@ -1,5 +1,9 @@
 //! Finds the package mirror that the machine itself uses.
+//!
+//! `apt-get indextargets` tells it, with the key, for package lists that are there; a fresh image
+//! often has none, and then `apt-get update --print-uris` still tells where they would come from.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -20,31 +24,62 @@ pub struct Mirror {
 /// The fields that are asked for, one target a line.
 const FORMAT: &str = "$(CREATED_BY)|$(COMPONENT)|$(RELEASE)|$(REPO_URI)|$(SIGNED_BY)";
 
+/// The key of Debian's own archive, where the configuration did not tell one.
+const ARCHIVE_KEY: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 impl Mirror {
     /// Asks apt for its index targets and picks the distribution's own.
     pub fn find() -> Result<Self> {
         super::apt::require()?;
-        let mut command = Command::new("apt-get");
-        let targets = command::output(command.args(["indextargets", "--format", FORMAT]))?;
         let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
         let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
         let suite = suite.unwrap_or("bookworm").trim_matches('"');
-        Self::choose(&targets, suite).context(
+        let targets = command::output(apt_get().args(["indextargets", "--format", FORMAT]))?;
+        if let Some(mirror) = Self::choose(&targets, suite) {
+            return Ok(mirror);
+        }
+        let addresses = command::output(apt_get().args(["update", "--print-uris"]))?;
+        Self::choose_address(&addresses, suite).context(
             "apt has no package source on this machine: add Debian's to /etc/apt/sources.list, \
-             type `apt-get update`, then try again",
+             then try again",
         )
     }
 
-    /// Picks from `targets`: the suite itself, or else any that is no side suite of it.
+    /// Picks from index targets: the suite itself, or else any that is no side suite of it.
     fn choose(targets: &str, suite: &str) -> Option<Self> {
         let rows = targets.lines().map(|line| line.split('|').collect::<Vec<_>>());
         let rows = rows.filter(|row| row.len() == 5 && row[0] == "Packages" && row[1] == "main");
         let rows: Vec<_> = rows.collect();
         let exact = rows.iter().find(|row| row[2] == suite);
-        let row = exact.or_else(|| rows.iter().find(|row| !row[2].contains(['-', '/'])))?;
+        let row = exact.or_else(|| rows.iter().find(|row| is_main_suite(row[2])))?;
         let key = row[4].starts_with('/').then(|| row[4].to_owned());
         Some(Self { address: row[3].to_owned(), suite: suite.to_owned(), key })
     }
+
+    /// Picks from lines `'ADDRESS/dists/SUITE/InRelease' FILE SIZE`.
+    fn choose_address(lines: &str, suite: &str) -> Option<Self> {
+        let releases = lines.lines().filter_map(|line| {
+            let file = line.strip_prefix('\'')?.split_once('\'')?.0;
+            file.strip_suffix("/InRelease")?.rsplit_once("/dists/")
+        });
+        let releases: Vec<_> = releases.collect();
+        let exact = releases.iter().find(|(_, name)| *name == suite);
+        let (address, _) =
+            exact.or_else(|| releases.iter().find(|(_, name)| is_main_suite(name)))?;
+        let key = Path::new(ARCHIVE_KEY).is_file().then(|| ARCHIVE_KEY.to_owned());
+        Some(Self { address: format!("{address}/"), suite: suite.to_owned(), key })
+    }
+}
+
+/// Tells `stable` from `bookworm-updates` and `stable/updates`.
+fn is_main_suite(name: &str) -> bool {
+    !name.contains(['-', '/'])
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("LC_ALL", "C");
+    command
 }
 
 #[cfg(test)]
@@ -73,5 +108,17 @@ Packages|main|bookworm|http://a.invalid/debian/|/usr/share/keyrings/k.gpg
         assert_eq!(mirror.key, None);
         let side = TARGETS.lines().next().unwrap();
         assert_eq!(Mirror::choose(side, "bookworm"), None);
+    }
+
+    #[test]
+    fn lists_that_are_not_there_yet_tell_the_mirror_too() {
+        let lines = "'http://b.invalid/security/dists/bookworm-security/InRelease' f 0 \n\
+            'http://a.invalid/debian/dists/bookworm/InRelease' f 0 \n\
+            'http://a.invalid/debian/dists/bookworm/main/binary-amd64/Packages.xz' f 0 \n";
+        for text in [lines, &lines.replace("bookworm/", "stable/")] {
+            let mirror = Mirror::choose_address(text, "bookworm").unwrap();
+            assert_eq!(mirror.address, "http://a.invalid/debian/");
+        }
+        assert_eq!(Mirror::choose_address(lines.lines().next().unwrap(), "bookworm"), None);
     }
 }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{command, progress};
 
@@ -32,7 +32,10 @@ pub fn ensure_targets() -> Result<()> {
             command::run(&mut rustup).with_context(|| hint(&missing))?;
         }
         Ok(())
-    })
+    })?;
+    let missing = self::missing()?;
+    ensure!(missing.is_empty(), "rustup added nothing. {}", hint(&missing));
+    Ok(())
 }
 
 /// Lists what is missing, each as rustup's noun and name.
