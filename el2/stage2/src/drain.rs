@@ -4,7 +4,7 @@
 //! between two looks at interrupts. But once unlinked, the table can't be found again by a walk. So a
 //! call that an interrupt stops in the middle *parks* the table, in a list of the VM; and each call that
 //! takes something away first goes on with what is parked, whoever left it there. The call's progress
-//! stays before the table until then: what it reports as done has given its shares back.
+//! stays before the leaves that are left: what it reports as done has given its shares back.
 //!
 //! List and position stand in the table itself, in its first two entries, whose leaves are taken by
 //! then. Both are page addresses: bit 0 and bit 10 are clear, and they read as old, invalid entries.
@@ -13,6 +13,7 @@ use crate::descriptor::{Descriptor, Level};
 use crate::hardware::{Env, Removed};
 use crate::limbo::List;
 use crate::memory::{TableMemory, TablePage};
+use crate::range::Range;
 use crate::stage2::{BATCH, Stage2};
 use crate::sync::Lock;
 use verdigris_abi::Ipa;
@@ -66,30 +67,31 @@ impl Drain {
     pub(crate) const fn new(table: TablePage, start: Ipa) -> Self {
         Self { table, next: start }
     }
+
+    /// Returns the pages whose leaves are yet to be reported; not asked once the last one is.
+    const fn left(&self) -> Range {
+        Range { start: self.next.page(), end: Range::span(self.next.page(), Level::L2).end }
+    }
 }
 
 impl Stage2 {
-    /// Goes on with every table that an earlier call parked; `false` if an interrupt came first.
-    pub(crate) fn drain_parked<E: Env>(&self, env: &E) -> bool {
-        while let Some(drain) = self.parked.pop(env) {
-            if !self.drain(env, drain) {
-                return false;
-            }
-        }
-        true
+    /// Goes on with every table that an earlier call parked; what is left of one, if an interrupt came
+    /// first.
+    pub(crate) fn drain_parked<E: Env>(&self, env: &E) -> Option<Range> {
+        core::iter::from_fn(|| self.parked.pop(env)).find_map(|drain| self.drain(env, drain))
     }
 
-    /// Reports the leaves of a table and retires it; `false`, and the table parked, if an interrupt
-    /// came first. At least one batch is done.
-    pub(crate) fn drain<E: Env>(&self, env: &E, mut drain: Drain) -> bool {
+    /// Reports the leaves of a table and retires it. If an interrupt comes first, the table is parked,
+    /// and the pages whose leaves are yet to be reported are returned. At least one batch is done.
+    pub(crate) fn drain<E: Env>(&self, env: &E, mut drain: Drain) -> Option<Range> {
         while !self.drain_batch(env, &mut drain) {
             if env.interrupt_pending() {
                 self.parked.push(env, &drain);
-                return false;
+                return Some(drain.left());
             }
         }
         self.limbo.retire(env, drain.table);
-        true
+        None
     }
 
     /// Takes and reports up to 64 leaves; tells whether they were the last.

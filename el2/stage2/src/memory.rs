@@ -90,7 +90,11 @@ impl Root {
     }
 
     /// Returns the root page that the walk of an IPA begins in.
+    ///
+    /// Panics if the IPA is outside of the tree: what lies behind the root is no table.
     pub(crate) const fn page_for(self, ipa: Ipa) -> TablePage {
-        TablePage(Pa(self.base.0.0 + self.geometry.root_page(ipa) * PAGE_SIZE))
+        let root_page = self.geometry.root_page(ipa);
+        assert!(root_page < self.geometry.root_pages(), "an IPA outside of the root");
+        TablePage(Pa(self.base.0.0 + root_page * PAGE_SIZE))
     }
 }

@@ -31,7 +31,7 @@ struct Strip {
     /// Something was found gone that this call didn't invalidate.
     found_gone: bool,
     /// An interrupt came while a table's leaves were reported: the rest of it is parked.
-    parked: bool,
+    is_parked: bool,
 }
 
 impl Stage2 {
@@ -83,15 +83,24 @@ impl Stage2 {
     }
 
     /// Unmaps from `page` on, under the range's mark; returns the page that it reached.
+    ///
+    /// That is past `page`, however soon an interrupt comes, save where another CPU stands in a gate or
+    /// a table that another call left parked has to be gone on with.
     fn strip<E: Env>(&self, env: &E, range: Range, page: u64) -> u64 {
         self.limbo.reap(env);
-        if page == range.end || !self.contract.wait(env) || !self.drain_parked(env) {
+        if page == range.end || !self.contract.wait(env) {
             return page;
         }
-        let mut strip = Strip { range, page, found_gone: false, parked: false };
+        if let Some(left) = self.drain_parked(env) {
+            return self.reach_parked(env, range, page, left);
+        }
+        let mut strip = Strip { range, page, found_gone: false, is_parked: false };
         loop {
             self.strip_step(env, &mut strip);
-            if strip.page >= range.end || strip.parked || env.interrupt_pending() {
+            // A step that only split a block, or that lost a race, has done no page yet. Few follow on
+            // each other: under the mark nothing new comes into the range.
+            let may_stop = strip.page > page && env.interrupt_pending();
+            if strip.page >= range.end || strip.is_parked || may_stop {
                 break;
             }
         }
@@ -102,11 +111,24 @@ impl Stage2 {
         reached
     }
 
+    /// Returns how far an earlier call's table, parked again, is reported: that much of it is done, if
+    /// the way through the range has come to it and nothing was mapped in its place since.
+    fn reach_parked<E: Env>(&self, env: &E, range: Range, page: u64, left: Range) -> u64 {
+        let at = walk::find_down_to(env, self.root, Ipa::from_page(page), Level::L2);
+        let is_gone = matches!(at.old.kind(at.level), Kind::Invalid | Kind::Busy);
+        if !is_gone || page >= left.start || !Range::span(page, Level::L2).covers(left) {
+            return page;
+        }
+        let reached = left.start.min(range.end);
+        self.finish_others(env, Range { start: page, end: reached });
+        reached
+    }
+
     /// Does one step: at most one batch, one table or one block.
     fn strip_step<E: Env>(&self, env: &E, strip: &mut Strip) {
-        let ipa = Ipa::from_page(strip.page);
-        let at = walk::find_down_to(env, self.root, ipa, Level::L2);
-        let span = Range::span(strip.page, at.level);
+        let before = strip.page;
+        let at = walk::find_down_to(env, self.root, Ipa::from_page(before), Level::L2);
+        let span = Range::span(before, at.level);
         let inside = strip.range.covers(span);
         match at.old.kind(at.level) {
             Kind::Invalid | Kind::Busy => {
@@ -115,15 +137,18 @@ impl Stage2 {
             }
             Kind::Table(child) if inside => {
                 if self.unlink(env, &at, span) {
-                    strip.parked = !self.drain(env, Drain::new(child, span.ipa()));
-                    strip.page = if strip.parked { strip.page } else { span.end };
+                    let left = self.drain(env, Drain::new(child, span.ipa()));
+                    strip.is_parked = left.is_some();
+                    strip.page = before.max(left.map_or(span.end, |left| left.start));
                 }
             }
             Kind::Table(child) => self.strip_pages(env, strip, child),
             Kind::Leaf(_) if inside => self.strip_leaves(env, strip, &at),
             Kind::Leaf(_) => self.split(env, &at, strip.range, span),
         }
-        self.unlink_above(env, strip);
+        if strip.page > before {
+            self.unlink_above(env, strip);
+        }
     }
 
     /// Takes up to 64 pages out of a last-level table that reaches past the range.
@@ -135,18 +160,22 @@ impl Stage2 {
     }
 
     /// Takes up to 64 leaves away, as far as they lie inside the range and no table comes between.
+    ///
+    /// Whole leaves: the host may name progress that ends inside a block.
     fn strip_leaves<E: Env>(&self, env: &E, strip: &mut Strip, at: &Position<'_>) {
-        let pages = at.level.pages();
-        let limit = ((strip.range.end - strip.page) / pages).min(self.batch_leaves(at.level));
-        let mut taken = Taken::new(Ipa::from_page(strip.page), at.level);
+        let mut span = Range::span(strip.page, at.level);
+        let limit = (strip.range.end - span.start) / at.level.pages();
+        let mut taken = Taken::new(span.ipa(), at.level);
         self.batches.begin();
-        for (index, entry) in at.entries(limit).iter().enumerate() {
+        for (index, entry) in at.entries(limit.min(self.batch_leaves(at.level))).iter().enumerate()
+        {
             match entry.take_leaf(at.level, Descriptor::INVALID) {
                 Some(old) => taken.push(index, old),
                 None if matches!(entry.read().kind(at.level), Kind::Table(_)) => break,
                 None => strip.found_gone = true,
             }
-            strip.page += pages;
+            strip.page = span.end;
+            span = Range::span(span.end, at.level);
         }
         if taken.mask.bits != 0 {
             self.flush(env, taken.mask.spans());
@@ -190,12 +219,16 @@ impl Stage2 {
 
     /// Unlinks the tables above, once the way through the range has left their spans behind.
     fn unlink_above<E: Env>(&self, env: &E, strip: &Strip) {
+        // The first page of all has nothing before it.
+        let Some(last) = strip.page.checked_sub(1) else {
+            return;
+        };
         let start = self.root.geometry().start_level();
         for level in [Level::L1, Level::L0].into_iter().filter(|&level| level >= start) {
             if !strip.page.is_multiple_of(level.pages()) {
                 return;
             }
-            let span = Range::span(strip.page - 1, level);
+            let span = Range::span(last, level);
             let at = walk::find_down_to(env, self.root, span.ipa(), level);
             let Kind::Table(child) = at.old.kind(at.level) else {
                 continue;

@@ -324,10 +324,10 @@ fn a_table_that_an_interrupt_stops_is_parked_and_any_call_goes_on() {
     let _ = vm.map(&machine, &map(0x20_0000, 0x8000_0000, 512, RW));
     let range = vm.range(Ipa(0x20_0000), 512).unwrap();
     machine.interrupt_after.set(Some(0));
-    assert_eq!(vm.invalidate_begin(&machine, range, false, 0), Outcome::done(0));
+    assert_eq!(vm.invalidate_begin(&machine, range, false, 0), Outcome::done(64));
     assert_eq!(machine.take_removed().len(), 64, "64 leaves between two looks");
     assert_eq!(machine.walk(vm.root().geometry(), 0x3f_f000), None, "unlinked all the same");
-    assert_eq!(vm.invalidate_begin(&machine, range, true, 0), Outcome::done(0));
+    assert_eq!(vm.invalidate_begin(&machine, range, true, 64), Outcome::done(128));
     let flushes = machine.stat(Stat::TlbiVmid);
     // Another call, elsewhere, finds it first.
     assert_eq!(unmap(&machine, &vm, GIB, 1), Outcome::done(0));
@@ -337,7 +337,7 @@ fn a_table_that_an_interrupt_stops_is_parked_and_any_call_goes_on() {
     assert_eq!(unmap(&machine, &vm, GIB, 1), Outcome::done(0));
     assert_eq!(machine.take_removed().len(), 192);
     machine.interrupt_after.set(None);
-    assert_eq!(vm.invalidate_end(&machine, range, 0), Outcome::done(512));
+    assert_eq!(vm.invalidate_end(&machine, range, 128), Outcome::done(512));
     let removed = machine.take_removed();
     assert_eq!(removed.len(), 128);
     assert_eq!(removed[127].ipa.0, 0x3f_f000);
