@@ -4,7 +4,6 @@
 //! that test first runs.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -45,7 +44,7 @@ fn fetch(apt: &Apt) -> Result<Folder> {
 fn keep_scripts(root: &Path, name: &str) -> Result<()> {
     let archive = root.join("usr/src").join(format!("{name}.tar.xz"));
     let members = FILES.iter().map(|file| format!("{name}/{file}"));
-    let mut tar = Command::new("tar");
+    let mut tar = super::Tools::open().command("tar")?;
     tar.arg("-xJf").arg(&archive).arg("-C").arg(root).arg("--strip-components=1").args(members);
     command::run(&mut tar)?;
     std::fs::remove_dir_all(root.join("usr")).context("cannot remove the source archive")

@@ -89,18 +89,23 @@ impl Tools {
     /// Makes a `make` command under which the cross compiler is found.
     pub fn make(&self) -> Result<Command> {
         self.compiler()?;
+        self.command("make")
+    }
+
+    /// Makes a command that finds, and itself is found among, the programs that were unpacked.
+    pub fn command(&self, program: &str) -> Result<Command> {
         let mut path = std::env::var_os("PATH").unwrap_or_default();
         if let Some(folder) = &self.compiler {
             let mut dirs = vec![folder.path.join("usr/bin")];
             dirs.extend(std::env::split_paths(&path));
             path = std::env::join_paths(dirs).context("PATH cannot be extended")?;
         }
-        let mut make = Command::new("make");
-        make.env("PATH", path).env("LC_ALL", "C");
+        let mut command = Command::new(program);
+        command.env("PATH", path).env("LC_ALL", "C");
         if let Some(libraries) = library_path(self.compiler.as_ref()) {
-            make.env("LD_LIBRARY_PATH", libraries);
+            command.env("LD_LIBRARY_PATH", libraries);
         }
-        Ok(make)
+        Ok(command)
     }
 
     /// Tells what of the compiler is missing.
@@ -155,7 +160,7 @@ fn fetch_oldest_qemu() -> Result<Folder> {
 
 fn fetch_compiler(apt: &Apt) -> Result<Folder> {
     let gcc = if apt.architecture == "arm64" { "gcc" } else { "gcc-12-aarch64-linux-gnu" };
-    let packages = ["make", gcc, "gcc-aarch64-linux-gnu"];
+    let packages = ["make", "xz-utils", gcc, "gcc-aarch64-linux-gnu"];
     progress::step("fetching the cross compiler", || {
         let debs = apt.download_missing(&packages, &apt.suite)?;
         Folder::create(COMPILER_FOLDER, &debs, |_| Ok(()))
