@@ -1,20 +1,22 @@
 //! Every call with arguments that are wrong: the documented error, and nothing changed.
 
 use verdigris_abi::{Error, Stat, Status, call, flags, reg};
+use verdigris_guest::program;
 
 use super::support::{needs_two_cpus, one_of, spread};
-use crate::firmware::{PageState, host_reset, layout, page_state};
+use crate::firmware::{PageState, layout, page_state};
 use crate::guest::{DATA, Guest};
 use crate::ktap::test_table;
 use crate::pages::Pages;
 use crate::raw::raw;
-use crate::vcpu::Vcpu;
+use crate::sys;
+use crate::vcpu::{Exit, Vcpu};
 use crate::vm::{IPA_BITS, RW, RWX, Vm};
 
 test_table! { "suite", 20:
     unknown_vms, ranges, pages_not_owned, pages_shared_or_donated, flags_of_calls, blocks_misplaced,
     counts_of_calls, vcpu_indices_and_registers, run_flags, failure_after_progress,
-    vcpu_runs_twice, vm_of_another,
+    vcpu_runs_twice, running_vm_does_not_end, vm_of_another,
 }
 
 /// No RAM on any of the machines: QEMU's UART.
@@ -347,7 +349,7 @@ fn vcpu_runs_twice() {
     let cpu = spread(1)[0];
     let guest = Guest::new(1);
     _ = guest.with_data(1, RW);
-    let spinner = guest.spin(0, cpu, verdigris_guest::program::SPIN, &[DATA, 1, 1, 0]);
+    let spinner = guest.spin(0, cpu, program::SPIN, &[DATA, 1, 1, 0]);
     spinner.wait_a_round();
     let busy = (0..1000).filter(|_| calls_on_running(guest.cpu(0))).count();
     assert!(busy > 10, "a running vCPU was busy in {busy} of 1000 looks only");
@@ -360,12 +362,52 @@ fn vcpu_runs_twice() {
         }
     }
     assert!(refused > 10, "refused {refused} times of 1000");
-    let destroyed = raw().value(call::VM_DESTROY, &[guest.handle()]);
-    if destroyed == Err(Error::Busy) {
-        spinner.wait_a_round();
-        assert!(matches!(host_reset(), Err(Error::Busy) | Ok(())));
-    }
     drop(spinner);
+}
+
+/// Runs a vCPU that never ends by itself, again and again, until its VM is gone.
+fn run_until_gone(vcpu: Vcpu, cpu: usize) {
+    sys::run_on(cpu).expect("the CPU is there");
+    loop {
+        match vcpu.enter(0, 0) {
+            Ok(Exit::Interrupt) | Err(Error::Busy) => {}
+            Err(Error::NoEntry) => return,
+            other => panic!("a spinning vCPU ended in {other:x?}"),
+        }
+    }
+}
+
+/// Between two runs of its vCPU a VM may end; while one is under way it may not.
+fn running_vm_does_not_end() {
+    needs_two_cpus();
+    let cpu = spread(1)[0];
+    for end in [call::VM_DESTROY, call::HOST_RESET] {
+        let refused = (0..20).map(|_| refusals_of_end(end, cpu)).take_while(|&n| n == 0).count();
+        assert!(refused < 20, "call {end:x} never met a running vCPU");
+    }
+}
+
+/// Ends a VM whose vCPU runs on another CPU; returns how often that was refused before.
+fn refusals_of_end(end: u32, cpu: usize) -> u32 {
+    let guest = Guest::new(1);
+    _ = guest.with_data(1, RW);
+    let vcpu = guest.cpu(0);
+    vcpu.prepare(program::SPIN, &[DATA, 1, 1, 0, guest.control_ipa(0)]);
+    let runner = std::thread::spawn(move || run_until_gone(vcpu, cpu));
+    while guest.statistics().get(Stat::Runs) == 0 {
+        std::thread::yield_now();
+    }
+    let mut refusals = 0;
+    loop {
+        match raw().value(end, &[guest.handle()]) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(Error::Busy) => refusals += 1,
+            Err(error) => panic!("the VM can't be ended: {error}"),
+        }
+    }
+    runner.join().expect("the runner ends with the VM");
+    refusals
 }
 
 fn vm_of_another() {
