@@ -33,6 +33,8 @@ pub enum Weakness {
     MapReadsSwapped,
     /// End lowers its mark before it publishes the sequence number.
     EndStoresSwapped,
+    /// The first end of several that share the hull empties it.
+    HullGoesEarly,
     /// Ageing loads and stores instead of exchanging.
     AgeByStore,
     /// An access-flag fault stores the flag instead of exchanging it.

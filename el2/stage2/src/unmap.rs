@@ -1,6 +1,6 @@
 //! Unmap, invalidate begin and end: takes a range away, completely before the caller is told.
 //!
-//! Each call raises its mark (or finds it standing), waits for the gates, and then strips the range, a
+//! Each call raises its mark (or takes one that stands), waits for the gates, and then strips the range, a
 //! step at a time: up to 64 leaves of one table, or one last-level table that lies wholly inside the
 //! range, or one block that reaches past it. A step's invalidation is complete before its leaves are
 //! reported, and before progress moves past them.
@@ -37,9 +37,9 @@ struct Strip {
 impl Stage2 {
     /// Unmaps a range: begin and end in one. Progress may be 0.
     pub fn unmap<E: Env>(&self, env: &E, range: Range) -> Outcome {
-        self.contract.raise(range);
+        let hold = self.contract.raise(range);
         let reached = self.strip(env, range, range.start);
-        assert!(self.contract.lower(range), "a mark stands until its end");
+        self.contract.lower(range, hold);
         Outcome::done(reached - range.start)
     }
 
@@ -57,12 +57,14 @@ impl Stage2 {
         if done > range.page_count() {
             return Outcome::stopped(0, Error::Invalid);
         }
-        if !resume {
-            self.contract.raise(range);
-        } else if !self.contract.is_marked(range) {
+        let hold =
+            if resume { self.contract.take(range) } else { Some(self.contract.raise(range)) };
+        let Some(hold) = hold else {
             return Outcome::stopped(0, Error::NoEntry);
-        }
-        Outcome::done(self.strip(env, range, range.start + done) - range.start)
+        };
+        let reached = self.strip(env, range, range.start + done);
+        self.contract.leave(hold);
+        Outcome::done(reached - range.start)
     }
 
     /// Ends an invalidation: unmaps what begin left, publishes a number, lowers the mark.
@@ -72,12 +74,14 @@ impl Stage2 {
         if done > range.page_count() {
             return Outcome::stopped(0, Error::Invalid);
         }
-        if !self.contract.is_marked(range) {
+        let Some(hold) = self.contract.take(range) else {
             return Outcome::stopped(0, Error::NoEntry);
-        }
+        };
         let reached = self.strip(env, range, range.start + done);
-        if reached == range.end && !self.contract.lower(range) {
-            return Outcome::stopped(0, Error::NoEntry);
+        if reached == range.end {
+            self.contract.lower(range, hold);
+        } else {
+            self.contract.leave(hold);
         }
         Outcome::done(reached - range.start)
     }

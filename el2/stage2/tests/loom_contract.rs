@@ -10,7 +10,7 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use loom_support::{Cpu, Shared, model};
 use verdigris_stage2::sync::Weakness;
-use verdigris_stage2::{Ipa, Outcome};
+use verdigris_stage2::{Error, Ipa, Outcome};
 
 /// The host answers a fault on one CPU and takes the page away on another.
 fn map_against_begin_and_end(weakness: Option<Weakness>) {
@@ -95,6 +95,50 @@ fn the_hull_holds_while_slots_come_and_go() {
         mapper.join().unwrap();
         assert!(!shared.is_mapped(0), "mapped past the end");
     });
+}
+
+/// An unmap has to share the hull with a begin, which the host ends meanwhile: twice, though that is
+/// once too often. The mark of the unmap stands all the same.
+fn unmap_against_end_in_the_hull(weakness: Option<Weakness>) {
+    model(weakness, 3, move || {
+        let shared = Shared::new();
+        let boot = Cpu::new(&shared, 0, 3);
+        let page = |index: u64| shared.vm.range(Ipa(index * 4096), 1).unwrap();
+        let (slot, begun) = (page(2), page(1));
+        assert_eq!(shared.vm.invalidate_begin(&boot, slot, false, 1), Outcome::done(1));
+        assert_eq!(shared.vm.invalidate_begin(&boot, begun, false, 1), Outcome::done(1));
+        let mapper = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let _ = Cpu::new(&shared, 1, 3).map(0, 0);
+            })
+        };
+        let ender = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let cpu = Cpu::new(&shared, 2, 3);
+                [(); 2].map(|()| shared.vm.invalidate_end(&cpu, begun, 1))
+            })
+        };
+        assert_eq!(shared.vm.unmap(&boot, page(0)), Outcome::done(1));
+        assert!(!shared.is_mapped(0), "mapped past the unmap");
+        mapper.join().unwrap();
+        let ends = ender.join().unwrap();
+        assert!(!shared.is_mapped(0), "mapped past the unmap");
+        let once = [Outcome::done(1), Outcome::stopped(0, Error::NoEntry)];
+        assert!(ends == once || weakness.is_some(), "{ends:?}");
+    });
+}
+
+#[test]
+fn no_end_takes_the_hull_from_an_unmap() {
+    unmap_against_end_in_the_hull(None);
+}
+
+#[test]
+#[should_panic(expected = "mapped past the unmap")]
+fn an_end_that_emptied_the_hull_would() {
+    unmap_against_end_in_the_hull(Some(Weakness::HullGoesEarly));
 }
 
 /// Set replaces the page on one CPU while another takes it away: the make half is a map like any other.

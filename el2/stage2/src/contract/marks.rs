@@ -4,6 +4,10 @@
 //! the last end. There is *one* hull, so that an end that matches no slot of its own can only belong to
 //! it; with two, an end could lower a mark that another begin still needs.
 //!
+//! A mark is either *held*, by a call that is at work under it, or *standing*, for the host to come back
+//! to. Only a standing mark is found: whatever the host ends on another CPU, the mark of a call in
+//! progress is its own, and an unmap's never stands. The hull may be both, and counts each.
+//!
 //! A reader may catch a slot half-written. That never hides a mark that was raised before it looked:
 //! - raising stores the end last into an empty slot; a reader that misses either half came before the
 //!   raiser's barrier, and the raiser's wait covers it;
@@ -12,7 +16,7 @@
 //!   a reader that sees anything newer than a mark sees the number that refuses it.
 
 use crate::range::Range;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, Weakness, weakened};
 
 /// Slots besides the hull.
 #[cfg(not(loom))]
@@ -26,13 +30,20 @@ const HULL: usize = PLAIN;
 struct Mark {
     start: AtomicU64,
     end: AtomicU64,
-    /// Begins that it stands for; only read and written under the lock.
-    begins: AtomicU64,
+    /// Begins that wait for the host; only read and written under the lock.
+    standing: AtomicU64,
+    /// Calls at work under it; only read and written under the lock.
+    held: AtomicU64,
 }
 
 impl Mark {
     fn new() -> Self {
-        Self { start: AtomicU64::new(u64::MAX), end: AtomicU64::new(0), begins: AtomicU64::new(0) }
+        Self {
+            start: AtomicU64::new(u64::MAX),
+            end: AtomicU64::new(0),
+            standing: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+        }
     }
 
     fn range(&self) -> Range {
@@ -40,12 +51,15 @@ impl Mark {
         Range { start, end: self.end.load(Ordering::Acquire) }
     }
 
-    fn begins(&self) -> u64 {
-        self.begins.load(Ordering::Relaxed)
+    fn is_standing(&self) -> bool {
+        self.standing.load(Ordering::Relaxed) != 0
     }
 
-    fn store(&self, range: Range, begins: u64) {
-        self.begins.store(begins, Ordering::Relaxed);
+    fn is_free(&self) -> bool {
+        !self.is_standing() && self.held.load(Ordering::Relaxed) == 0
+    }
+
+    fn store(&self, range: Range) {
         self.start.store(range.start, Ordering::Release);
         self.end.store(range.end, Ordering::Release);
     }
@@ -58,32 +72,39 @@ impl Marks {
         Self(core::array::from_fn(|_| Mark::new()))
     }
 
-    /// Raises a mark, in a slot of its own or in the hull. Under the lock.
-    pub(super) fn raise(&self, range: Range) {
-        if let Some(slot) = self.0[..PLAIN].iter().find(|slot| slot.begins() == 0) {
-            return slot.store(range, 1);
-        }
-        let hull = &self.0[HULL];
-        match hull.begins() {
-            0 => hull.store(range, 1),
-            begins => hull.store(range.hull(hull.range()), begins + 1),
-        }
+    /// Raises a mark, held, in a slot of its own or in the hull. Under the lock.
+    pub(super) fn raise(&self, range: Range) -> usize {
+        let slot = self.0[..PLAIN].iter().position(Mark::is_free).unwrap_or(HULL);
+        let mark = &self.0[slot];
+        let range = if mark.is_free() { range } else { range.hull(mark.range()) };
+        add(&mark.held);
+        mark.store(range);
+        slot
     }
 
-    /// Finds the slot that stands for a begin of that range. Under the lock.
-    pub(super) fn find(&self, range: Range) -> Option<usize> {
-        let stands = |slot: &Mark| slot.begins() != 0;
-        let own = self.0[..PLAIN].iter().position(|slot| stands(slot) && slot.range() == range);
+    /// Takes hold of a begin of that range that stands. Under the lock.
+    pub(super) fn take(&self, range: Range) -> Option<usize> {
+        let own = |slot: &Mark| slot.is_standing() && slot.range() == range;
         let hull = &self.0[HULL];
-        own.or_else(|| (stands(hull) && hull.range().covers(range)).then_some(HULL))
+        let in_hull = || (hull.is_standing() && hull.range().covers(range)).then_some(HULL);
+        let slot = self.0[..PLAIN].iter().position(own).or_else(in_hull)?;
+        subtract(&self.0[slot].standing);
+        add(&self.0[slot].held);
+        Some(slot)
     }
 
-    /// Takes one begin from a slot, and empties it with the last. Under the lock.
+    /// Leaves a mark that was held standing. Under the lock.
+    pub(super) fn leave(&self, slot: usize) {
+        add(&self.0[slot].standing);
+        subtract(&self.0[slot].held);
+    }
+
+    /// Lowers a mark that was held; the slot is emptied with the last of either kind. Under the lock.
     pub(super) fn lower(&self, slot: usize) {
         let mark = &self.0[slot];
-        match mark.begins() {
-            1 => mark.store(Range { start: u64::MAX, end: 0 }, 0),
-            begins => mark.begins.store(begins - 1, Ordering::Relaxed),
+        subtract(&mark.held);
+        if mark.is_free() || weakened(Weakness::HullGoesEarly) {
+            mark.store(Range { start: u64::MAX, end: 0 });
         }
     }
 
@@ -94,4 +115,15 @@ impl Marks {
             mark.start < mark.end && mark.overlaps(range)
         })
     }
+}
+
+/// Counts one more, under the lock.
+fn add(count: &AtomicU64) {
+    count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+/// Counts one less, under the lock.
+fn subtract(count: &AtomicU64) {
+    let less = count.load(Ordering::Relaxed).checked_sub(1);
+    count.store(less.expect("what is counted down was counted up"), Ordering::Relaxed);
 }

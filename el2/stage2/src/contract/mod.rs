@@ -2,7 +2,8 @@
 //!
 //! The host takes pages away at any time, while other CPUs map pages for faults whose answer was
 //! looked up before. Three things keep them apart, without a lock that both take:
-//! - **marks**: the ranges of invalidations that have begun and not ended;
+//! - **marks**: the ranges of invalidations that have begun and not ended, each held by the call that is
+//!   at work under it, or standing until the host's next;
 //! - **sequence**: a number that each end increases, with a bounded memory of the ranges;
 //! - **gates**: a counter for each CPU, odd while it makes entries valid.
 //!
@@ -42,6 +43,22 @@ pub enum Verdict {
     Forgotten,
 }
 
+/// A call's hold on the mark that it works under: nobody else can lower it meanwhile.
+#[must_use]
+#[derive(Debug)]
+pub struct Hold(usize);
+
+impl Hold {
+    /// Comes between the mark and the counters: raised here, or by another CPU that may not have come
+    /// to its own barrier yet.
+    fn new(slot: usize) -> Self {
+        if !weakened(Weakness::BeginBarrier) {
+            fence(Ordering::SeqCst);
+        }
+        Self(slot)
+    }
+}
+
 /// Marks, sequence and gates of one VM.
 pub struct Contract {
     lock: Lock,
@@ -66,17 +83,30 @@ impl Contract {
         self.history.sample()
     }
 
-    /// Raises a mark over the range: from here on map is refused there.
+    /// Raises a mark over the range, held by the call: from here on map is refused there.
     ///
     /// Maps already under way may still go through until [`Self::wait`] returned `true`.
-    pub fn raise(&self, range: Range) {
-        {
+    pub fn raise(&self, range: Range) -> Hold {
+        let slot = {
             let _held = self.lock.lock();
-            self.marks.raise(range);
-        }
-        if !weakened(Weakness::BeginBarrier) {
-            fence(Ordering::SeqCst);
-        }
+            self.marks.raise(range)
+        };
+        Hold::new(slot)
+    }
+
+    /// Takes hold of the mark of an earlier begin; `None` if none for that range stands.
+    pub fn take(&self, range: Range) -> Option<Hold> {
+        let slot = {
+            let _held = self.lock.lock();
+            self.marks.take(range)
+        };
+        slot.map(Hold::new)
+    }
+
+    /// Leaves a mark standing, for a later call to take.
+    pub fn leave(&self, hold: Hold) {
+        let _held = self.lock.lock();
+        self.marks.leave(hold.0);
     }
 
     /// Waits until no other CPU is in a gate that it entered before; `false` if an interrupt came first.
@@ -87,27 +117,16 @@ impl Contract {
         self.gates.wait(cpus)
     }
 
-    /// Tells whether a mark for that range stands.
-    pub fn is_marked(&self, range: Range) -> bool {
+    /// Publishes a new sequence number for the range, and only then lowers its mark.
+    pub fn lower(&self, range: Range, hold: Hold) {
         let _held = self.lock.lock();
-        self.marks.find(range).is_some()
-    }
-
-    /// Publishes a new sequence number for the range and lowers its mark; `false` if there is none.
-    pub fn lower(&self, range: Range) -> bool {
-        let _held = self.lock.lock();
-        let Some(mark) = self.marks.find(range) else {
-            return false;
-        };
         if weakened(Weakness::EndStoresSwapped) {
-            self.marks.lower(mark);
-            self.history.publish(range);
-            return true;
+            self.marks.lower(hold.0);
+            return self.history.publish(range);
         }
         self.history.publish(range);
         fence(Ordering::SeqCst);
-        self.marks.lower(mark);
-        true
+        self.marks.lower(hold.0);
     }
 
     /// Enters the calling CPU's gate: until the passage is dropped it may make entries valid, and must
