@@ -9,8 +9,6 @@ use verdigris_abi::{Pa, flags};
 
 /// MemAttr without FEAT_S2FWB: Normal, outer and inner write-back.
 const NORMAL_WRITE_BACK: u64 = 0b1111;
-/// MemAttr in both encodings: Device-nGnRE.
-const DEVICE_NGNRE: u64 = 0b0001;
 /// MemAttr under HCR_EL2.FWB: Normal write-back, whatever stage 1 says.
 const FORCE_WRITE_BACK: u64 = 0b0110;
 /// MemAttr under HCR_EL2.FWB: what stage 1 says.
@@ -39,9 +37,10 @@ impl Attributes {
 
     /// Everything else that the host may reach: devices, and holes that answer with an abort.
     ///
-    /// Not executable, so that no speculative fetch reaches a device.
-    pub const HOST_DEVICE: Self =
-        Self::new(DEVICE_NGNRE, DEVICE_NGNRE, READ | WRITE | NO_EXECUTE | GRANTED | AF);
+    /// Stage 1 alone says what is Device (with the host's MMU off, everything is, D8.2): stage 2 can
+    /// only weaken that, and Device here would take the write-combining of a frame buffer away. Not
+    /// executable, so that no speculative fetch reaches a device.
+    pub const HOST_DEVICE: Self = Self::HOST_RAM.with(NO_EXECUTE);
 
     /// Memory of a guest, read-only, not executable, young: what [`Self::guest`] starts from.
     pub const GUEST_RAM: Self =

@@ -79,12 +79,12 @@ fn compares_permissions() {
 fn asks_for_a_break_where_the_architecture_does() {
     let leaf = guest(PROT_READ);
     let moved = Attributes::guest(PROT_READ).leaf(Pa(0x8000_1000), Level::L3, false);
-    let uncached = Attributes::HOST_DEVICE.leaf(Pa(0x8000_0000), Level::L3, false);
+    let forced = Attributes::guest(PROT_READ).leaf(Pa(0x8000_0000), Level::L3, true);
     // SAFETY: only compared, never reached.
     let table = Descriptor::table(unsafe { TablePage::new(Pa(0x1000)) });
     let block = Attributes::guest(PROT_READ).leaf(Pa(0), Level::L2, false);
     assert!(needs_break(leaf, moved, Level::L3), "output address");
-    assert!(needs_break(leaf, uncached, Level::L3), "memory type");
+    assert!(needs_break(leaf, forced, Level::L3), "memory type");
     assert!(needs_break(block, table, Level::L2), "block size");
     assert!(needs_break(table, block, Level::L2), "block size");
     assert!(!needs_break(leaf, guest(PROT_READ | PROT_WRITE | PROT_EXEC), Level::L3));
