@@ -5,10 +5,10 @@
 //! number of faults run in parallel with each other and with every call.
 
 use crate::descriptor::{Descriptor, Kind};
-use crate::flush;
 use crate::hardware::Env;
-use crate::stage2::Stage2;
+use crate::stage2::{Stage2, flush_relaxed};
 use crate::walk::{self, Position};
+use core::iter::once;
 use verdigris_abi::{Ipa, PAGE_SIZE, Stat};
 
 /// What the guest wanted to do.
@@ -119,9 +119,7 @@ fn relax<E: Env>(env: &E, at: &Position<'_>, ipa: Ipa, access: Access) -> Option
         Err(now) if allows(now, access) => Resolution::Spurious,
         Err(_) => return None,
     };
-    flush::publish(env);
-    env.count(Stat::TlbiLocal, 1);
-    env.local(ipa.align_down(PAGE_SIZE));
+    flush_relaxed(env, once(ipa.align_down(PAGE_SIZE)));
     Some(resolution)
 }
 

@@ -11,13 +11,14 @@ use verdigris_abi::{Error, Ipa, Pa, Stat};
 
 /// TLB invalidation for the VM whose table is changed, and the barriers around it.
 ///
-/// `ipa`, `range`, `stage1` and `vmid` act on the VMID in VTTBR_EL2, so they stand between
+/// `ipa`, `range`, `stage1`, `vmid` and `local` act on the VMID in VTTBR_EL2, so they stand between
 /// [`Tlb::enter`] and [`Tlb::leave`].
 pub trait Tlb {
     /// Loads the VM's VTTBR_EL2 and VTCR_EL2, with barriers and against speculative walks.
     ///
     /// The VMID is read *here*, after the caller's `dsb ish`: a VM that got a new VMID meanwhile
-    /// either walked the changed entry, or is invalidated under the new one.
+    /// either walked the changed entry, or is invalidated under the new one. Where the VM's own context
+    /// is in force already, there is nothing to do.
     fn enter(&self);
 
     /// Loads what was there before [`Tlb::enter`].
@@ -36,8 +37,8 @@ pub trait Tlb {
     /// `tlbi vmalls12e1is`: everything of the VMID.
     fn vmid(&self);
 
-    /// `tlbi ipas2e1; dsb nsh; tlbi vmalle1; dsb nsh; isb` on this CPU alone, in the VM's context:
-    /// what a permission fault on a leaf that allows the access needs.
+    /// `tlbi ipas2e1; dsb nsh; tlbi vmalle1; dsb nsh; isb` on this CPU alone: what a permission fault
+    /// on a leaf that allows the access needs.
     fn local(&self, ipa: Ipa);
 
     /// `dsb ishst`.

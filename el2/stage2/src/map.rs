@@ -18,7 +18,7 @@ use crate::hardware::Env;
 use crate::leaves::Mask;
 use crate::memory::TablePage;
 use crate::range::{Outcome, Range};
-use crate::stage2::{BATCH, Stage2, count_retry, permit};
+use crate::stage2::{BATCH, Stage2, count_retry, flush_relaxed, permit};
 use crate::walk::{self, Position};
 use verdigris_abi::{Error, Ipa, PAGE_SIZE, Pa, Stat};
 
@@ -245,13 +245,14 @@ impl Stage2 {
 
     /// Makes the walkers see what was installed; invalidates locally where permissions were added.
     fn make_visible<E: Env>(&self, env: &E, installed: &Installed) -> u64 {
-        flush::publish(env);
-        env.count(Stat::LeavesMapped, installed.new.count());
-        for index in installed.relaxed.indices() {
-            env.count(Stat::TlbiLocal, 1);
-            env.local(installed.relaxed.ipa(index));
+        let Installed { new, relaxed, done, .. } = *installed;
+        if relaxed.bits == 0 {
+            flush::publish(env);
+        } else {
+            flush_relaxed(env, relaxed.indices().map(|index| relaxed.ipa(index)));
         }
-        installed.done
+        env.count(Stat::LeavesMapped, new.count());
+        done
     }
 }
 

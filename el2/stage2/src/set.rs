@@ -15,7 +15,7 @@ use crate::flush::{self, Span};
 use crate::hardware::{Env, Removed};
 use crate::map::Batch;
 use crate::range::Range;
-use crate::stage2::{Stage2, count_retry, permit};
+use crate::stage2::{Stage2, count_retry, flush_relaxed, permit};
 use crate::walk::{self, Position};
 use core::iter::once;
 use verdigris_abi::{Error, Ipa, Pa, Stat};
@@ -123,9 +123,7 @@ impl Stage2 {
         if needs_break(old, new, set.level) || !new.allows_all_of(old) {
             self.flush(env, once(Span::leaf(set.ipa, set.level)));
         } else if new != old {
-            flush::publish(env);
-            env.count(Stat::TlbiLocal, 1);
-            env.local(set.ipa);
+            flush_relaxed(env, once(set.ipa));
         }
     }
 

@@ -123,6 +123,11 @@ impl Stage2 {
     }
 }
 
+/// Makes permissions that were added hold for the walkers, and on this CPU at once.
+pub(crate) fn flush_relaxed<E: Env>(env: &E, ipas: impl Iterator<Item = Ipa>) {
+    count_issued(env, flush::relaxed(env, ipas));
+}
+
 /// Turns the contract's verdict into the answer to the host, and counts what was refused in vain.
 pub(crate) fn permit<C: Counters>(counters: &C, verdict: Verdict) -> Result<(), Error> {
     counters.count(Stat::FalseRetries, u64::from(verdict == Verdict::Forgotten));
@@ -140,6 +145,7 @@ fn count_issued<C: Counters>(counters: &C, issued: Issued) {
         (Stat::TlbiRange, issued.range),
         (Stat::TlbiStage1, issued.stage1),
         (Stat::TlbiVmid, issued.vmid),
+        (Stat::TlbiLocal, issued.local),
     ];
     for (stat, amount) in kinds.into_iter().filter(|&(_, amount)| amount != 0) {
         counters.count(stat, amount);

@@ -23,6 +23,11 @@ fn raw(machine: &Machine, vm: &Stage2, ipa: u64) -> u64 {
     machine.walk(vm.root().geometry(), ipa).map_or(0, |(raw, _)| raw)
 }
 
+/// What a permission that was added takes.
+fn locally(ipa: u64) -> [Step; 5] {
+    [Step::DsbIshst, Step::Isb, Step::Enter, Step::Local(ipa), Step::Leave]
+}
+
 fn protect(machine: &Machine, vm: &Stage2, ipa: u64, page_count: u64) -> Outcome {
     vm.write_protect(machine, vm.range(Ipa(ipa), page_count).unwrap())
 }
@@ -111,7 +116,7 @@ fn set_of_the_same_page_changes_permissions_in_place() {
     assert_eq!(vm.set(&machine, &set(0x1000, 0x8000_0000, RWX)), Ok(()));
     assert_eq!(raw(&machine, &vm, 0x1000), 0x8000_0000 | GUEST | WRITE | YOUNG | 3);
     let steps = machine.take_steps();
-    assert_eq!(steps[1..], [Step::DsbIshst, Step::Isb, Step::Local(0x1000)], "added: here only");
+    assert_eq!(steps[1..], locally(0x1000), "added: here only, and in the VM's context");
     assert_eq!(vm.set(&machine, &set(0x1000, 0x8000_0000, 1)), Ok(()));
     assert_eq!(raw(&machine, &vm, 0x1000), 0x8000_0000 | GUEST | YOUNG | NO_EXEC | 3);
     assert!(machine.take_steps().contains(&Step::Stage1), "removed: everywhere");
@@ -268,7 +273,7 @@ fn access_flag_faults_are_resolved_without_an_invalidation() {
 fn permission_faults_are_relaxed_here_or_go_to_the_host() {
     let (machine, vm) = vm();
     let _ = vm.map(&machine, &map(0x1000, 0x8000_0000, 1, RW));
-    let local = [Step::DsbIshst, Step::Isb, Step::Local(0x1000)];
+    let local = locally(0x1000);
     // Another CPU relaxed the leaf already: this one may still hold the old one.
     let spurious = fault(&machine, &vm, Access::Write, FaultKind::Permission);
     assert_eq!(spurious, Resolution::Spurious);
@@ -290,7 +295,7 @@ fn a_granted_leaf_is_made_writable_in_place() {
     entry.update_leaf(Level::L3, |old| Some(old.write_logged())).unwrap();
     assert_eq!(fault(&machine, &vm, Access::Write, FaultKind::Permission), Resolution::Resolved);
     assert_eq!(raw(&machine, &vm, 0x1000), 0x8000_0000 | DATA & !YOUNG | 3);
-    assert_eq!(machine.take_steps().last(), Some(&Step::Local(0x1000)));
+    assert_eq!(machine.take_steps(), locally(0x1000));
     entry.update_leaf(Level::L3, |old| Some(old.write_logged())).unwrap();
     assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(()));
     assert_eq!(raw(&machine, &vm, 0x1000) & WRITE, 1 << 55, "set keeps it clean, and granted");

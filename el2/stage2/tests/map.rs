@@ -108,7 +108,8 @@ fn more_permission_is_added_in_place_and_invalidated_here() {
         "the access flag stays as it was"
     );
     let steps = machine.take_steps();
-    assert_eq!(steps[steps.len() - 3..], [Step::DsbIshst, Step::Isb, Step::Local(0x10_0000)]);
+    let locally = [Step::DsbIshst, Step::Isb, Step::Enter, Step::Local(0x10_0000), Step::Leave];
+    assert_eq!(steps[steps.len() - 5..], locally, "in the VM's context");
     assert_eq!(machine.shares.borrow()[&(0x8000_0000, 3)], 1);
 }
 

@@ -109,6 +109,7 @@ impl LazyTlb {
                 self.issued.push(step);
             }
             Step::DsbIsh => self.complete(),
+            Step::Local(_) => assert!(self.inside, "{step:?} outside of the VM's context"),
             // Local invalidation is no more than a hint to a TLB that is shared by all.
             _ => {}
         }
