@@ -146,28 +146,18 @@ impl Invocation {
         host: &Host,
         args: &mut Arguments,
     ) -> Result<()> {
-        let kernel = read_header(&host.kernel)?;
+        let header = read_header(&host.kernel)?;
         let ramdisk_bytes = std::fs::metadata(&host.ramdisk)
             .with_context(|| format!("cannot read {}", host.ramdisk.display()))?
             .len();
-        let ramdisk = ramdisk_address(self.machine.memory_bytes, kernel, ramdisk_bytes)?;
+        let address = ramdisk_address(self.machine.memory_bytes, header, ramdisk_bytes)?;
         args.pair("-kernel", image);
         args.pair("-append", words);
-        args.pair(
-            "-device",
-            format!(
-                "guest-loader,addr={KERNEL_ADDRESS:#x},kernel={},bootargs={}",
-                escape(&host.kernel.to_string_lossy()),
-                escape(&host.args)
-            ),
-        );
-        args.pair(
-            "-device",
-            format!(
-                "guest-loader,addr={ramdisk:#x},initrd={}",
-                escape(&host.ramdisk.to_string_lossy())
-            ),
-        );
+        let kernel =
+            format!("kernel={},bootargs={}", escape_path(&host.kernel), escape(&host.args));
+        args.pair("-device", format!("guest-loader,addr={KERNEL_ADDRESS:#x},{kernel}"));
+        let ramdisk = format!("initrd={}", escape_path(&host.ramdisk));
+        args.pair("-device", format!("guest-loader,addr={address:#x},{ramdisk}"));
         // The firmware ends the machine through this when it stops on a fault of its own.
         args.pair("-semihosting-config", "enable=on,target=native");
         Ok(())
@@ -188,6 +178,10 @@ impl Arguments {
 /// Doubles commas, which end a value in QEMU's option syntax.
 fn escape(value: &str) -> String {
     value.replace(',', ",,")
+}
+
+fn escape_path(path: &Path) -> String {
+    escape(&path.to_string_lossy())
 }
 
 fn read_header(kernel: &Path) -> Result<ImageHeader> {

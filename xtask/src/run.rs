@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use verdigris_qemu::{Boot, Host, Invocation, Machine, parse_size};
+use verdigris_qemu::{Boot, Host, Invocation, Machine, Session, parse_size};
 
 use crate::build::{self, Firmware, Profile};
 use crate::console::{CRASH_STATUS, Outcome, follow};
@@ -82,23 +82,33 @@ pub struct RunArgs {
 /// Runs, and returns the exit status for the user.
 pub fn run(args: RunArgs) -> Result<ExitCode> {
     let setup = prepare(&args)?;
-    let firmware = build::firmware(Profile::Release)?;
-    let job = args.job(&setup)?;
-    let ramdisk = paths::target().join("run/initramfs.cpio");
-    job.write_root(&ramdisk)?;
-    let host =
-        Host { kernel: kernel::plain(&setup.kernel.image)?, ramdisk, args: args.host_args() };
-    let invocation = args.invocation(&firmware, host);
     let qemu = match &args.qemu {
         Some(program) => Tools::qemu_at(program.clone())?,
         None => setup.tools.qemu()?,
     };
     setup::qemu_version(&qemu)?;
+    let firmware = build::firmware(Profile::Release)?;
+    let job = args.job(&setup)?;
+    // Another run may be under way: each has its own.
+    let ramdisk = paths::target().join(format!("run/initramfs-{}.cpio", std::process::id()));
+    job.write_root(&ramdisk)?;
+    let kernel = kernel::plain(&setup.kernel.image)?;
+    let host = Host { kernel, ramdisk: ramdisk.clone(), args: args.host_args() };
+    let invocation = args.invocation(&firmware, host);
     if args.gdb {
         println!("Waiting for a debugger; attach one with:\n  {}", gdb::line(&firmware));
     }
     let log = args.log.clone().unwrap_or_else(|| paths::log("run"));
-    let mut session = qemu.start(&invocation, &log)?;
+    let session = qemu.start(&invocation, &log)?;
+    let outcome = watch(session, &job, &args, &firmware);
+    std::fs::remove_file(ramdisk)?;
+    let mut outcome = outcome?;
+    outcome.complete_tail(&log);
+    Ok(conclude(&outcome, &log))
+}
+
+/// Shows a session to its end; a shell gets the terminal once the host has come so far.
+fn watch(mut session: Session, job: &Job, args: &RunArgs, firmware: &Firmware) -> Result<Outcome> {
     let mut display = Display::new(Symbols::open(&firmware.elf), args.verbose, args.shell);
     let raw = Rc::new(RefCell::new(None));
     if let Some(input) = session.take_input() {
@@ -110,11 +120,9 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     }
     let deadline = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let outcome = follow(session, &job.nonce, deadline, &mut display);
-    drop(display);
+    // The terminal is as it was before anything else is written to it.
     raw.take();
-    let mut outcome = outcome?;
-    outcome.complete_tail(&log);
-    Ok(conclude(&outcome, &log))
+    outcome
 }
 
 fn prepare(args: &RunArgs) -> Result<Setup> {
