@@ -9,6 +9,10 @@
 //! A page that is there already is left alone if it is the same page with the permissions asked for, or
 //! more. Less becomes more in place: no CPU but the one that faulted needs to hear of it at once, since
 //! any other repeats its fault at worst, and is answered then.
+//!
+//! Without forced write-back (FEAT_S2FWB) a leaf's memory is cleaned from the caches before it is visible.
+//! Interrupts wait for that, so a batch is 64 pages or a single 2 MiB block there, and a 1 GiB block is
+//! [`Error::NotSupported`], as it is for set.
 
 use crate::attributes::Attributes;
 use crate::descriptor::{Descriptor, Kind, Level, TABLE_ENTRIES};
@@ -18,7 +22,7 @@ use crate::hardware::Env;
 use crate::leaves::Mask;
 use crate::memory::TablePage;
 use crate::range::{Outcome, Range};
-use crate::stage2::{BATCH, Stage2, count_retry, flush_relaxed, permit};
+use crate::stage2::{Stage2, count_retry, flush_relaxed, permit};
 use crate::walk::{self, Position};
 use verdigris_abi::{Error, Ipa, PAGE_SIZE, Pa, Stat};
 
@@ -75,8 +79,8 @@ struct Installed {
 impl Stage2 {
     /// Maps consecutive pages to consecutive IPAs, as far as it comes.
     ///
-    /// Errors: [`Error::Invalid`], [`Error::NotOwner`], [`Error::Limit`], [`Error::Retry`],
-    /// [`Error::NoMemory`], [`Error::Exists`].
+    /// Errors: [`Error::Invalid`], [`Error::NotSupported`], [`Error::NotOwner`], [`Error::Limit`],
+    /// [`Error::Retry`], [`Error::NoMemory`], [`Error::Exists`].
     pub fn map<E: Env>(&self, env: &E, map: &Map) -> Outcome {
         if let Err(error) = self.check_map(map) {
             return Outcome::stopped(0, error);
@@ -105,11 +109,7 @@ impl Stage2 {
             && map.page_count.is_multiple_of(map.level.pages());
         let end = map.pa.checked_add(map.page_count * PAGE_SIZE);
         let reachable = end.is_some_and(|end| end.0 <= 1 << 48);
-        if aligned && reachable && self.root.geometry().has_leaves_at(map.level) {
-            Ok(())
-        } else {
-            Err(Error::Invalid)
-        }
+        if aligned && reachable { self.check_level(map.level) } else { Err(Error::Invalid) }
     }
 
     fn next_batch(&self, map: &Map, pages: u64) -> Batch {
@@ -123,7 +123,7 @@ impl Stage2 {
             level: map.level,
             attributes: map.attributes,
             sequence: map.sequence,
-            leaf_count: left.min(in_table).min(BATCH),
+            leaf_count: left.min(in_table).min(self.batch_leaves(map.level)),
         }
     }
 

@@ -7,6 +7,9 @@
 //!
 //! The old leaf's history carries over: its access flag, and its write-protection, whatever the caller
 //! asks for. A leaf that logs writes (granted, but not writable) goes on logging.
+//!
+//! Without forced write-back both pages are cleaned from the caches, and interrupts wait for that: a
+//! 1 GiB block is [`Error::NotSupported`] there, as it is for map.
 
 use crate::attributes::Attributes;
 use crate::contract::Verdict;
@@ -63,8 +66,7 @@ impl Stage2 {
         self.range(set.ipa, set.level.pages())?;
         let aligned = set.ipa.is_aligned(set.level.bytes()) && set.pa.is_aligned(set.level.bytes());
         let reachable = set.pa.0 <= (1 << 48) - set.level.bytes();
-        let leaves = self.root.geometry().has_leaves_at(set.level);
-        if aligned && reachable && leaves { Ok(()) } else { Err(Error::Invalid) }
+        if aligned && reachable { self.check_level(set.level) } else { Err(Error::Invalid) }
     }
 
     /// Maps where nothing stood.

@@ -114,6 +114,22 @@ impl Stage2 {
         }
     }
 
+    /// Returns how many leaves of a level one batch may make or take away.
+    ///
+    /// Without forced write-back each is cleaned from the caches, line by line: 2 MiB at a time.
+    pub(crate) fn batch_leaves(&self, level: Level) -> u64 {
+        if level == Level::L3 || self.config.fwb { BATCH } else { 1 }
+    }
+
+    /// Tells whether leaves of a level may be made: [`Error::Invalid`] where the tree can't have any,
+    /// [`Error::NotSupported`] where one would be too much to clean from the caches in one batch.
+    pub(crate) fn check_level(&self, level: Level) -> Result<(), Error> {
+        if !self.root.geometry().has_leaves_at(level) {
+            return Err(Error::Invalid);
+        }
+        if level < Level::L2 && !self.config.fwb { Err(Error::NotSupported) } else { Ok(()) }
+    }
+
     /// Takes a table page from the VM's pool, after a look into limbo if that is empty.
     pub(crate) fn alloc<E: Env>(&self, env: &E) -> Option<TablePage> {
         env.alloc().or_else(|| {

@@ -17,7 +17,7 @@ use crate::hardware::{Env, Removed};
 use crate::leaves::Taken;
 use crate::memory::TablePage;
 use crate::range::{Outcome, Range};
-use crate::stage2::{BATCH, Stage2};
+use crate::stage2::Stage2;
 use crate::walk::{self, Position};
 use core::iter::once;
 use verdigris_abi::{Error, Ipa, PAGE_SIZE, Stat};
@@ -188,12 +188,6 @@ impl Stage2 {
         for leaf in taken.removed() {
             self.report(env, &leaf);
         }
-    }
-
-    /// Returns how many leaves of that level one batch may take away: without forced write-back each
-    /// is cleaned from the caches, and a block is many lines.
-    fn batch_leaves(&self, level: Level) -> u64 {
-        if level == Level::L3 || self.config.fwb { BATCH } else { 1 }
     }
 
     /// Reports a leaf that was unmapped and whose invalidation is complete.

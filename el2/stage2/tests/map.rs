@@ -59,14 +59,16 @@ fn cleans_caches_only_where_the_cpu_needs_it() {
 
 #[test]
 fn maps_blocks_and_crosses_tables() {
-    let (machine, vm, geometry) = vm();
+    let config = Config { fwb: true, dic: true, ..Config::default() };
+    let (machine, vm) = Machine::with_vm(40, 40, config, HOT);
+    let geometry = vm.root().geometry();
     let two_mib = map_blocks(GIB - 2 * MIB, 0x1_0000_0000, 4 * MIB, Level::L2);
     assert_eq!(vm.map(&machine, &two_mib), Outcome::done(1024));
     let gib = map_blocks(4 * GIB, 0x2_0000_0000 - GIB, GIB, Level::L1);
     assert_eq!(vm.map(&machine, &gib), Outcome::done(262_144));
-    assert_eq!(machine.walk(geometry, GIB - 1), Some((0x1_0000_0000 | DATA | 1, 2)));
-    assert_eq!(machine.walk(geometry, GIB), Some((0x1_0020_0000 | DATA | 1, 2)));
-    assert_eq!(machine.walk(geometry, 5 * GIB - 1), Some((0x1_c000_0000 | DATA | 1, 1)));
+    assert_eq!(machine.walk(geometry, GIB - 1), Some((0x1_0000_0000 | forced(DATA) | 1, 2)));
+    assert_eq!(machine.walk(geometry, GIB), Some((0x1_0020_0000 | forced(DATA) | 1, 2)));
+    assert_eq!(machine.walk(geometry, 5 * GIB - 1), Some((0x1_c000_0000 | forced(DATA) | 1, 1)));
     let shares = machine.shares.borrow();
     assert_eq!(shares.len(), 3, "a share has the size of its leaf: {shares:?}");
 }

@@ -17,11 +17,6 @@ fn vm() -> (Machine, Stage2) {
     vm_with(Config { fwb: true, dic: true, ttl: true, ..Config::default() })
 }
 
-/// Turns expected bits into those with forced write-back: MemAttr is 0b0110.
-fn forced(bits: u64) -> u64 {
-    bits & !(0b1111 << 2) | 0b0110 << 2
-}
-
 /// Tells whether both root pages hold nothing but zeroes.
 fn all_empty(machine: &Machine) -> bool {
     let root = support::TABLES;

@@ -20,6 +20,11 @@ pub const NO_EXEC: u64 = 1 << 54;
 /// What most tests map: readable, writable, young, not executable.
 pub const DATA: u64 = GUEST | WRITE | YOUNG | NO_EXEC;
 
+/// Turns expected bits into those with forced write-back: MemAttr is 0b0110.
+pub fn forced(bits: u64) -> u64 {
+    bits & !(0b1111 << 2) | 0b0110 << 2
+}
+
 pub fn map(ipa: u64, pa: u64, page_count: u64, flags: u64) -> Map {
     let attributes = Attributes::guest(flags);
     Map { ipa: Ipa(ipa), pa: Pa(pa), page_count, level: Level::L3, attributes, sequence: 0 }
