@@ -33,6 +33,12 @@ const MIRI: &[&[&str]] = &[
         "operand",
         "--test",
         "random",
+        "--test",
+        "marks",
+        "--test",
+        "caches",
+        "--test",
+        "progress",
     ],
 ];
 
