@@ -10,7 +10,7 @@
 /* Major version of the interface. */
 #define VERDIGRIS_VERSION_MAJOR 1
 /* Minor version of the interface. */
-#define VERDIGRIS_VERSION_MINOR 0
+#define VERDIGRIS_VERSION_MINOR 1
 /* What VERDIGRIS_UID answers in w0. */
 #define VERDIGRIS_UID_0 0xedd58a5aU
 /* What VERDIGRIS_UID answers in w1. */
@@ -36,6 +36,14 @@
 #define VERDIGRIS_STATS_PER_CALL 16
 /* Ranges that can be marked by an unfinished invalidation of one VM before marks merge. */
 #define VERDIGRIS_MAX_MARKS 16
+/* Ranges of one VM whose idle ages are kept at a time. */
+#define VERDIGRIS_MAX_WORKING_SETS 8
+/* Buckets of a histogram of idle ages (x2 to x17). */
+#define VERDIGRIS_WORKING_SET_BUCKETS 16
+/* Most pages whose idle ages one call returns in a page of the host. */
+#define VERDIGRIS_WORKING_SET_MAP_PAGES 4096
+/* The highest idle age, in rounds: this long, longer, or never touched. */
+#define VERDIGRIS_IDLE_AGE_MAX 255
 
 /* Returns the UID of the interface. */
 #define VERDIGRIS_UID 0x8600ff01U
@@ -85,6 +93,24 @@
 #define VERDIGRIS_SET 0xc6000036U
 /* Takes the permission to write from a range; resumable. */
 #define VERDIGRIS_WRITE_PROTECT 0xc6000037U
+/* Tells which pages were written, one bit a page, and arms them for the next time; resumable. */
+#define VERDIGRIS_HARVEST 0xc6000038U
+/* Splits blocks into smaller leaves, without taking anything away; resumable. */
+#define VERDIGRIS_SPLIT 0xc6000039U
+/* Collapses tables of consecutive leaves into blocks; resumable. */
+#define VERDIGRIS_COLLAPSE 0xc600003aU
+/* Gives empty tables back to the VM's pool; resumable. */
+#define VERDIGRIS_TABLES_RECLAIM 0xc600003bU
+/* Invalidates the whole VM once, unless no access flag was cleared since the last time. */
+#define VERDIGRIS_FLUSH 0xc600003cU
+/* Begins to keep the idle ages of a range, in a donated region. */
+#define VERDIGRIS_WORKING_SET_CREATE 0xc6000040U
+/* Ends it, and gives the region back. */
+#define VERDIGRIS_WORKING_SET_DESTROY 0xc6000041U
+/* Returns how many pages have which idle age, in sixteen buckets; resumable. */
+#define VERDIGRIS_WORKING_SET_HISTOGRAM 0xc6000042U
+/* Returns the idle age of each page, one byte a page. */
+#define VERDIGRIS_WORKING_SET_MAP 0xc6000043U
 
 /* The call, or what it asks for, does not exist in this firmware or on this CPU. */
 #define VERDIGRIS_NOT_SUPPORTED (-1)
@@ -119,6 +145,12 @@
 #define VERDIGRIS_FEATURE_REPEAT_TLBI 0x20ULL
 /* FEATURES x2: a build with debug assertions: DEBUG_CRASH exists. */
 #define VERDIGRIS_FEATURE_DEBUG_BUILD 0x40ULL
+/* FEATURES x2: the walker keeps dirty state (FEAT_HAFDBS level 2 and not masked). */
+#define VERDIGRIS_FEATURE_HW_DIRTY 0x80ULL
+/* FEATURES x2: blocks are split without a moment in which they are gone (FEAT_BBM level 2). */
+#define VERDIGRIS_FEATURE_BBM2 0x100ULL
+/* FEATURES x2: invalidations of cold leaves are left out where the flush epoch proves them needless. */
+#define VERDIGRIS_FEATURE_FLUSH_EPOCH 0x200ULL
 /* MAP, SET: the guest may read. Required. */
 #define VERDIGRIS_PROT_READ 0x1ULL
 /* MAP, SET: the guest may write. */
@@ -127,12 +159,18 @@
 #define VERDIGRIS_PROT_EXEC 0x4ULL
 /* MAP: install the leaf old (access flag clear). */
 #define VERDIGRIS_MAP_OLD 0x8ULL
-/* MAP, SET: leaves are 2 MiB blocks. */
+/* MAP, SET: leaves are 2 MiB blocks. SPLIT: stop at them. COLLAPSE: make them. */
 #define VERDIGRIS_MAP_BLOCK_2M 0x10ULL
-/* MAP, SET: leaves are 1 GiB blocks. */
+/* MAP, SET: leaves are 1 GiB blocks. COLLAPSE: make them. */
 #define VERDIGRIS_MAP_BLOCK_1G 0x20ULL
+/* MAP: install the leaf clean: the first write is logged for HARVEST. Needs PROT_WRITE. */
+#define VERDIGRIS_MAP_CLEAN 0x40ULL
 /* INVALIDATE_BEGIN: resume an invalidation whose mark already stands. */
 #define VERDIGRIS_BEGIN_RESUME 0x1ULL
+/* UNMAP, INVALIDATE_BEGIN, INVALIDATE_END: return the final dirty bits in x2 to x17. */
+#define VERDIGRIS_UNMAP_DIRTY 0x2ULL
+/* With UNMAP_DIRTY: they go to a page of the host and not to registers. */
+#define VERDIGRIS_UNMAP_TO_BUFFER 0x4ULL
 /* AGE: leave cached translations alone: what was young may read as old although it is touched. */
 #define VERDIGRIS_AGE_NO_FLUSH 0x0ULL
 /* AGE: invalidate what was found young. */
@@ -141,8 +179,10 @@
 #define VERDIGRIS_AGE_FLUSH_ALL 0x2ULL
 /* AGE: the field that holds one of the three modes. */
 #define VERDIGRIS_AGE_FLUSH_MASK 0x3ULL
-/* AGE, TEST_AGE: bits go to the page at x5 and not to registers. */
+/* AGE, TEST_AGE, HARVEST: bits go to the page at x5 and not to registers. */
 #define VERDIGRIS_AGE_TO_BUFFER 0x4ULL
+/* SET x1: the page that was replaced had been written since it was last harvested. */
+#define VERDIGRIS_SET_WAS_DIRTY 0x1ULL
 /* VCPU_RUN: complete the read that the last exit asked for with the value in x4. */
 #define VERDIGRIS_RUN_MMIO_DONE 0x1ULL
 /* VCPU_RUN: answer the last fault by a synchronous external abort in the guest. */
@@ -300,5 +340,27 @@
 #define VERDIGRIS_STAT_FREE_TABLE_PAGES 32
 /* Instructions that EL2 executed on the calling CPU (option counter=on, VM 0); else 0. */
 #define VERDIGRIS_STAT_EL2_INSTRUCTIONS 33
+/* Leaves taken away, replaced or protected without an invalidation: the flush epoch proved them absent from TLBs. */
+#define VERDIGRIS_STAT_FLUSHES_SKIPPED 34
+/* Leaves taken away, replaced or protected with an invalidation. */
+#define VERDIGRIS_STAT_FLUSHES_DONE 35
+/* Ranges harvested (calls of HARVEST). */
+#define VERDIGRIS_STAT_HARVESTS 36
+/* Leaves that harvesting, unmapping or replacing found dirty. */
+#define VERDIGRIS_STAT_LEAVES_DIRTY 37
+/* Write faults on granted leaves, logged and resolved in EL2. */
+#define VERDIGRIS_STAT_WRITES_LOGGED 38
+/* Blocks split, for a call or for an invalidation. */
+#define VERDIGRIS_STAT_BLOCKS_SPLIT 39
+/* Blocks made by COLLAPSE. */
+#define VERDIGRIS_STAT_BLOCKS_COLLAPSED 40
+/* Empty tables given back by TABLES_RECLAIM, or for want of a table page. */
+#define VERDIGRIS_STAT_TABLES_RECLAIMED 41
+/* Pages of 4 KiB that are mapped. */
+#define VERDIGRIS_STAT_PAGES_MAPPED 42
+/* Table pages in use for each GiB that is mapped, rounded up. */
+#define VERDIGRIS_STAT_TABLE_PAGES_PER_GIB 43
+/* Times that all VMIDs were used up and everything was invalidated (VM 0). */
+#define VERDIGRIS_STAT_VMID_ROLLOVERS 44
 
 #endif

@@ -61,4 +61,23 @@ items! { Call: u32;
     SET = smc64(0x36);
     #[doc = "Takes the permission to write from a range; resumable."]
     WRITE_PROTECT = smc64(0x37);
+    #[doc = "Tells which pages were written, one bit a page, and arms them for the next time; resumable."]
+    HARVEST = smc64(0x38);
+    #[doc = "Splits blocks into smaller leaves, without taking anything away; resumable."]
+    SPLIT = smc64(0x39);
+    #[doc = "Collapses tables of consecutive leaves into blocks; resumable."]
+    COLLAPSE = smc64(0x3a);
+    #[doc = "Gives empty tables back to the VM's pool; resumable."]
+    TABLES_RECLAIM = smc64(0x3b);
+    #[doc = "Invalidates the whole VM once, unless no access flag was cleared since the last time."]
+    FLUSH = smc64(0x3c);
+
+    #[doc = "Begins to keep the idle ages of a range, in a donated region."]
+    WORKING_SET_CREATE = smc64(0x40);
+    #[doc = "Ends it, and gives the region back."]
+    WORKING_SET_DESTROY = smc64(0x41);
+    #[doc = "Returns how many pages have which idle age, in sixteen buckets; resumable."]
+    WORKING_SET_HISTOGRAM = smc64(0x42);
+    #[doc = "Returns the idle age of each page, one byte a page."]
+    WORKING_SET_MAP = smc64(0x43);
 }

@@ -17,6 +17,12 @@ items! { Flag: u64;
     FEATURE_REPEAT_TLBI = 1 << 5;
     #[doc = "FEATURES x2: a build with debug assertions: DEBUG_CRASH exists."]
     FEATURE_DEBUG_BUILD = 1 << 6;
+    #[doc = "FEATURES x2: the walker keeps dirty state (FEAT_HAFDBS level 2 and not masked)."]
+    FEATURE_HW_DIRTY = 1 << 7;
+    #[doc = "FEATURES x2: blocks are split without a moment in which they are gone (FEAT_BBM level 2)."]
+    FEATURE_BBM2 = 1 << 8;
+    #[doc = "FEATURES x2: invalidations of cold leaves are left out where the flush epoch proves them needless."]
+    FEATURE_FLUSH_EPOCH = 1 << 9;
 
     #[doc = "MAP, SET: the guest may read. Required."]
     PROT_READ = 1 << 0;
@@ -26,13 +32,19 @@ items! { Flag: u64;
     PROT_EXEC = 1 << 2;
     #[doc = "MAP: install the leaf old (access flag clear)."]
     MAP_OLD = 1 << 3;
-    #[doc = "MAP, SET: leaves are 2 MiB blocks."]
+    #[doc = "MAP, SET: leaves are 2 MiB blocks. SPLIT: stop at them. COLLAPSE: make them."]
     MAP_BLOCK_2M = 1 << 4;
-    #[doc = "MAP, SET: leaves are 1 GiB blocks."]
+    #[doc = "MAP, SET: leaves are 1 GiB blocks. COLLAPSE: make them."]
     MAP_BLOCK_1G = 1 << 5;
+    #[doc = "MAP: install the leaf clean: the first write is logged for HARVEST. Needs PROT_WRITE."]
+    MAP_CLEAN = 1 << 6;
 
     #[doc = "INVALIDATE_BEGIN: resume an invalidation whose mark already stands."]
     BEGIN_RESUME = 1 << 0;
+    #[doc = "UNMAP, INVALIDATE_BEGIN, INVALIDATE_END: return the final dirty bits in x2 to x17."]
+    UNMAP_DIRTY = 1 << 1;
+    #[doc = "With UNMAP_DIRTY: they go to a page of the host and not to registers."]
+    UNMAP_TO_BUFFER = 1 << 2;
 
     #[doc = "AGE: leave cached translations alone: what was young may read as old although it is touched."]
     AGE_NO_FLUSH = 0;
@@ -42,8 +54,11 @@ items! { Flag: u64;
     AGE_FLUSH_ALL = 2;
     #[doc = "AGE: the field that holds one of the three modes."]
     AGE_FLUSH_MASK = 3;
-    #[doc = "AGE, TEST_AGE: bits go to the page at x5 and not to registers."]
+    #[doc = "AGE, TEST_AGE, HARVEST: bits go to the page at x5 and not to registers."]
     AGE_TO_BUFFER = 1 << 2;
+
+    #[doc = "SET x1: the page that was replaced had been written since it was last harvested."]
+    SET_WAS_DIRTY = 1 << 0;
 
     #[doc = "VCPU_RUN: complete the read that the last exit asked for with the value in x4."]
     RUN_MMIO_DONE = 1 << 0;

@@ -19,4 +19,16 @@ items! { Limit: u64;
     STATS_PER_CALL = 16;
     #[doc = "Ranges that can be marked by an unfinished invalidation of one VM before marks merge."]
     MAX_MARKS = 16;
+    #[doc = "Ranges of one VM whose idle ages are kept at a time."]
+    MAX_WORKING_SETS = 8;
+    #[doc = "Buckets of a histogram of idle ages (x2 to x17)."]
+    WORKING_SET_BUCKETS = 16;
+    #[doc = "Most pages whose idle ages one call returns in a page of the host."]
+    WORKING_SET_MAP_PAGES = 4096;
+    #[doc = "The highest idle age, in rounds: this long, longer, or never touched."]
+    IDLE_AGE_MAX = 255;
 }
+
+/// The lowest idle age of each bucket of a histogram, in rounds: the young apart, the long idle together.
+pub const WORKING_SET_BUCKET_STARTS: [u8; WORKING_SET_BUCKETS as usize] =
+    [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192];

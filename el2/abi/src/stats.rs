@@ -94,4 +94,26 @@ stats! {
     FreeTablePages "STAT_FREE_TABLE_PAGES";
     #[doc = "Instructions that EL2 executed on the calling CPU (option counter=on, VM 0); else 0."]
     El2Instructions "STAT_EL2_INSTRUCTIONS";
+    #[doc = "Leaves taken away, replaced or protected without an invalidation: the flush epoch proved them absent from TLBs."]
+    FlushesSkipped "STAT_FLUSHES_SKIPPED";
+    #[doc = "Leaves taken away, replaced or protected with an invalidation."]
+    FlushesDone "STAT_FLUSHES_DONE";
+    #[doc = "Ranges harvested (calls of HARVEST)."]
+    Harvests "STAT_HARVESTS";
+    #[doc = "Leaves that harvesting, unmapping or replacing found dirty."]
+    LeavesDirty "STAT_LEAVES_DIRTY";
+    #[doc = "Write faults on granted leaves, logged and resolved in EL2."]
+    WritesLogged "STAT_WRITES_LOGGED";
+    #[doc = "Blocks split, for a call or for an invalidation."]
+    BlocksSplit "STAT_BLOCKS_SPLIT";
+    #[doc = "Blocks made by COLLAPSE."]
+    BlocksCollapsed "STAT_BLOCKS_COLLAPSED";
+    #[doc = "Empty tables given back by TABLES_RECLAIM, or for want of a table page."]
+    TablesReclaimed "STAT_TABLES_RECLAIMED";
+    #[doc = "Pages of 4 KiB that are mapped."]
+    PagesMapped "STAT_PAGES_MAPPED";
+    #[doc = "Table pages in use for each GiB that is mapped, rounded up."]
+    TablePagesPerGib "STAT_TABLE_PAGES_PER_GIB";
+    #[doc = "Times that all VMIDs were used up and everything was invalidated (VM 0)."]
+    VmidRollovers "STAT_VMID_ROLLOVERS";
 }
