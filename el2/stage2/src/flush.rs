@@ -25,6 +25,12 @@ pub struct Config {
     pub repeat: bool,
     /// CTR_EL0.DIC: instruction caches need no invalidation.
     pub dic: bool,
+    /// VTCR_EL2.HD is set: the walker keeps dirty state in leaves with DBM (FEAT_HAFDBS).
+    pub hd: bool,
+    /// A block may give way to a table of the same translations without a break (FEAT_BBM level 2).
+    pub bbm2: bool,
+    /// The flush epoch may leave invalidations out: no part updates entries that are invalid already.
+    pub skip: bool,
 }
 
 /// A run of pages to invalidate, all translated at one level if that is known.

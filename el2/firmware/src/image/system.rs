@@ -83,6 +83,7 @@ pub fn flush_config() -> flush::Config {
         ttl: used.ttl,
         repeat: selection().errata.repeat_tlbi,
         dic: false,
+        ..flush::Config::default()
     }
 }
 
