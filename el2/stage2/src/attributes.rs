@@ -18,6 +18,9 @@ const READ: u64 = 1 << 6;
 const WRITE: u64 = 1 << 7;
 const INNER_SHAREABLE: u64 = 0b11 << 8;
 const NO_EXECUTE: u64 = 1 << 54;
+/// Dirty bit modifier (D8.5.3): with VTCR_EL2.HD the walker itself notes the first write.
+const DBM: u64 = 1 << 51;
+/// Software bit: the host allows writing.
 const GRANTED: u64 = 1 << 55;
 
 /// The attributes of a leaf: memory type, shareability, permissions, access flag, software bits.
@@ -50,11 +53,13 @@ impl Attributes {
         Self { plain: plain << 2 | rest, forced: forced << 2 | rest }
     }
 
-    /// Makes guest memory from the `PROT_` flags and `MAP_OLD` of a call.
+    /// Makes guest memory from the `PROT_` flags, `MAP_OLD` and `MAP_CLEAN` of a call.
+    ///
+    /// Clean means that the next write is logged: granted, and not writable yet.
     pub const fn guest(flags: u64) -> Self {
         let mut set = Self::GUEST_RAM;
         if flags & flags::PROT_WRITE != 0 {
-            set = set.with(WRITE | GRANTED);
+            set = set.with(if flags & flags::MAP_CLEAN != 0 { GRANTED } else { WRITE | GRANTED });
         }
         if flags & flags::PROT_EXEC != 0 {
             set = set.without(NO_EXECUTE);
@@ -78,11 +83,14 @@ impl Attributes {
         Self { plain: self.plain & !bits, forced: self.forced & !bits }
     }
 
-    /// Makes the leaf that maps `pa` at `level`; `fwb` is the value of HCR_EL2.FWB.
+    /// Makes the leaf that maps `pa` at `level`; `fwb` is the value of HCR_EL2.FWB, `hd` of VTCR_EL2.HD.
     ///
-    /// Panics if the address isn't aligned to the size of the leaf.
-    pub fn leaf(self, pa: Pa, level: Level, fwb: bool) -> Descriptor {
-        Descriptor::leaf(pa, level, if fwb { self.forced } else { self.plain })
+    /// DBM goes with the host's grant: a leaf has both or neither. Panics if the address isn't aligned
+    /// to the size of the leaf.
+    pub fn leaf(self, pa: Pa, level: Level, fwb: bool, hd: bool) -> Descriptor {
+        let bits = if fwb { self.forced } else { self.plain };
+        let modifier = if hd && bits & GRANTED != 0 { DBM } else { 0 };
+        Descriptor::leaf(pa, level, bits | modifier)
     }
 }
 

@@ -4,8 +4,14 @@
 //! level 3 and a table above. So the only view is [`Descriptor::kind`], which takes the level; an
 //! encoding that the architecture reserves comes out as [`Kind::Invalid`] and can't become a view.
 //!
-//! Bit 10 (AF) is set in valid leaves only. Tables and invalid entries, annotated ones too, keep it
-//! clear: ageing looks at that bit alone and leaves everything else unwritten.
+//! Bits 7, 10, 51 and 55 are set in valid leaves only. Tables and invalid entries, annotated ones too,
+//! keep them clear. So ageing, write-protection and harvest may clear them in whatever stands in an
+//! entry by now: in anything but a leaf they change nothing.
+//!
+//! Those bits are also the log of what was written. GRANTED says that the host allows writing, S2AP\[1\]
+//! that the walker does. A leaf with both is *dirty*: it may have been written. Granted and not writable
+//! it is *clean*, and the first write makes it dirty: by a fault, or by the walker itself where DBM is
+//! set and VTCR_EL2.HD is on (D8.5.3). A leaf that is not granted is read-only, whatever the guest does.
 
 use crate::memory::TablePage;
 use verdigris_abi::{PAGE_SHIFT, Pa};
@@ -85,12 +91,17 @@ const S2AP_READ: u64 = 1 << 6;
 const S2AP_WRITE: u64 = 1 << 7;
 /// The access flag.
 pub(crate) const AF: u64 = 1 << 10;
+/// Dirty bit modifier: the walker answers a write to a leaf without S2AP\[1\] by setting it (D8.5.3).
+const DBM: u64 = 1 << 51;
 /// The upper bit of XN: no execution at EL1 and EL0. The lower one (bit 53) stays 0, so FEAT_XNX makes no difference.
 const XN: u64 = 1 << 54;
 /// Software bit: the host allowed writing. Bits 58:55 are reserved for software use (D8.3.2).
 const GRANTED: u64 = 1 << 55;
 /// Output address of a leaf or table, bits 47:12.
 const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
+
+/// All that has to do with writing: what write-protection takes.
+pub(crate) const WRITING: u64 = S2AP_WRITE | DBM | GRANTED;
 
 /// One 64-bit descriptor: a value that was read from a table, or will be written to one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -112,7 +123,7 @@ impl Descriptor {
 
     /// Makes the link of a retired table: an invalid entry that holds a page address.
     pub(crate) const fn link(next: u64) -> Self {
-        assert!(next & (AF | BUSY | VALID) == 0, "a link reads as an invalid entry");
+        assert!(next & (AF | WRITING | BUSY | VALID) == 0, "a link reads as an invalid entry");
         Self(next)
     }
 
@@ -187,9 +198,14 @@ impl Descriptor {
         self.0 & GRANTED != 0
     }
 
+    /// Tells whether the page may have been written since it was last found, or made, clean.
+    pub const fn is_dirty(self) -> bool {
+        self.is_valid() && self.is_granted() && self.is_writable()
+    }
+
     /// Takes the permission to write, and the host's grant of it.
     pub const fn write_protected(self) -> Self {
-        Self(self.0 & !(S2AP_WRITE | GRANTED))
+        Self(self.0 & !WRITING)
     }
 
     /// Gives the walker's permission to write back to a leaf that the host granted it for.
@@ -205,13 +221,13 @@ impl Descriptor {
 
     /// Tells whether `other` allows nothing that this leaf doesn't.
     pub const fn allows_all_of(self, other: Self) -> bool {
-        let allowed = S2AP_READ | S2AP_WRITE | GRANTED;
+        let allowed = S2AP_READ | WRITING;
         other.0 & allowed & !self.0 == 0 && (self.is_executable() || !other.is_executable())
     }
 
     /// Adds the permissions of `other` and keeps everything else.
     pub const fn with_permissions_of(self, other: Self) -> Self {
-        let added = other.0 & (S2AP_READ | S2AP_WRITE | GRANTED);
+        let added = other.0 & (S2AP_READ | WRITING);
         Self((self.0 | added) & !(XN & !other.0))
     }
 

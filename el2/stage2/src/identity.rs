@@ -73,7 +73,7 @@ impl Identity {
         while next < end {
             let level = self.largest_leaf(next, end.0 - next.0);
             let entry = self.entry(env, next, level)?;
-            let leaf = attributes.leaf(Pa(next.0), level, self.config.fwb);
+            let leaf = attributes.leaf(Pa(next.0), level, self.config.fwb, false);
             entry.exchange(Descriptor::INVALID, leaf).map_err(|_| Error::Exists)?;
             next = Ipa(next.0 + level.bytes());
         }

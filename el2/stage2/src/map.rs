@@ -228,7 +228,7 @@ impl Stage2 {
         let mut installed = Installed { new: none, relaxed: none, done: 0, stopped: None };
         for (index, entry) in at.entries(batch.leaf_count).iter().enumerate() {
             let pa = batch.leaf_pa(index as u64);
-            let leaf = batch.attributes.leaf(pa, batch.level, self.config.fwb);
+            let leaf = self.leaf_of(batch.attributes, pa, batch.level);
             match install_leaf(entry, leaf, batch.level) {
                 Ok(Change::New) => installed.new.set(index),
                 Ok(Change::Relaxed) => installed.relaxed.set(index),

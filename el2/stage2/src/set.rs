@@ -153,7 +153,7 @@ impl Stage2 {
 
     /// Returns the leaf that follows `old`: what was asked for, with the history of the old one.
     fn successor(&self, old: Descriptor, set: &Set) -> Descriptor {
-        let asked = set.attributes.leaf(set.pa, set.level, self.config.fwb);
+        let asked = self.leaf_of(set.attributes, set.pa, set.level);
         let new = match (old.is_granted(), old.is_writable()) {
             (true, true) => asked,
             (true, false) => asked.write_logged(),

@@ -10,6 +10,7 @@
 //!
 //! The operations are methods, a module each: map, unmap, set, age, protect, fault.
 
+use crate::attributes::Attributes;
 use crate::batches::Batches;
 use crate::contract::{Contract, Verdict};
 use crate::descriptor::{Descriptor, Level};
@@ -21,7 +22,7 @@ use crate::limbo::Limbo;
 use crate::memory::{Root, TableMemory, TablePage};
 use crate::range::Range;
 use crate::walk;
-use verdigris_abi::{Error, Ipa, PAGE_SIZE, Stat};
+use verdigris_abi::{Error, Ipa, PAGE_SIZE, Pa, Stat};
 
 /// Most leaves between two looks at pending interrupts, and most that one gate or batch changes.
 pub const BATCH: u64 = 64;
@@ -128,6 +129,11 @@ impl Stage2 {
             return Err(Error::Invalid);
         }
         if level < Level::L2 && !self.config.fwb { Err(Error::NotSupported) } else { Ok(()) }
+    }
+
+    /// Makes the leaf of some attributes, as this VM's CPUs read them.
+    pub(crate) fn leaf_of(&self, attributes: Attributes, pa: Pa, level: Level) -> Descriptor {
+        attributes.leaf(pa, level, self.config.fwb, self.config.hd)
     }
 
     /// Takes a table page from the VM's pool, after a look into limbo if that is empty.

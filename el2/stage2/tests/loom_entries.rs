@@ -23,7 +23,7 @@ fn age(cpu: &Cpu) -> bool {
 fn age_against_hardware(weakness: Option<Weakness>) {
     model(weakness, 6, || {
         let shared = Shared::new();
-        let leaf = Attributes::guest(1).leaf(Pa(0x8000), Level::L3, true);
+        let leaf = Attributes::guest(1).leaf(Pa(0x8000), Level::L3, true, false);
         shared.entry(0).replace(leaf);
         let walker = {
             let shared = shared.clone();
@@ -47,7 +47,7 @@ fn age_against_hardware(weakness: Option<Weakness>) {
 }
 
 fn writable() -> verdigris_stage2::Descriptor {
-    Attributes::guest(verdigris_abi::flags::PROT_WRITE).leaf(Pa(0x8000), Level::L3, true)
+    Attributes::guest(verdigris_abi::flags::PROT_WRITE).leaf(Pa(0x8000), Level::L3, true, false)
 }
 
 #[test]

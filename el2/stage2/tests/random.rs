@@ -336,6 +336,9 @@ const fn config(bits: u32) -> Config {
         ttl: bits & 4 != 0,
         repeat: bits & 8 != 0,
         dic: bits & 1 != 0,
+        hd: false,
+        bbm2: false,
+        skip: false,
     }
 }
 
