@@ -6,11 +6,12 @@
 //! Decoding reads registers and nothing else, so a call that it refuses has changed nothing.
 
 mod range;
+mod ranged;
 #[cfg(test)]
 mod tests;
 
-use verdigris_abi::{AGE_BUFFER_PAGES, AGE_REGISTER_PAGES, RECLAIM_ADDRESSES};
-use verdigris_abi::{Error, Ipa, MAX_VCPUS, MAX_VMS, PAGE_SIZE, Pa, Status, call, flags};
+use verdigris_abi::{Error, Ipa, MAX_VCPUS, MAX_VMS, PAGE_SIZE, Pa, RECLAIM_ADDRESSES, Status};
+use verdigris_abi::{call, flags};
 
 pub use range::{IpaRange, PaRange};
 
@@ -30,7 +31,7 @@ pub struct VcpuHandle {
     pub index: u8,
 }
 
-/// Size of the leaves that a map or set installs.
+/// Size of leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeafSize {
     /// 4 KiB.
@@ -61,6 +62,8 @@ pub struct MapFlags {
     pub execute: bool,
     /// Whether the access flag starts clear.
     pub old: bool,
+    /// Whether the first write is logged: the leaf starts clean. Only with `write`.
+    pub clean: bool,
     /// Size of the leaves.
     pub size: LeafSize,
 }
@@ -76,9 +79,9 @@ pub enum AgeFlush {
     All,
 }
 
-/// Where age bits go.
+/// Where bits go, one for each page of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AgeSink {
+pub enum BitSink {
     /// To x2 to x17.
     Registers,
     /// To a page of the host.
@@ -106,26 +109,138 @@ pub enum Call {
     Revision,
     Features,
     HostReset,
-    Statistics { vm: Option<VmHandle>, first: u64 },
-    PageState { page: Pa },
-    DebugCrash { kind: u64 },
-    VmLayout { ipa_bits: u32 },
-    VmCreate { ipa_bits: u32, region: Pa },
-    VmDestroy { vm: VmHandle },
-    VmDonate { vm: VmHandle, pages: PaRange },
-    VmReclaim { vm: VmHandle, max: u64 },
-    VcpuCreate { vcpu: VcpuHandle, region: Pa },
-    VcpuRun { vcpu: VcpuHandle, resume: Resume },
-    VcpuGetReg { vcpu: VcpuHandle, register: u64 },
-    VcpuSetReg { vcpu: VcpuHandle, register: u64, value: u64 },
-    Map { vm: VmHandle, range: IpaRange, target: Pa, flags: MapFlags, sequence: u64 },
-    Unmap { vm: VmHandle, range: IpaRange },
-    InvalidateBegin { vm: VmHandle, range: IpaRange, resume: bool, done: u64 },
-    InvalidateEnd { vm: VmHandle, range: IpaRange, done: u64 },
-    Age { vm: VmHandle, range: IpaRange, flush: AgeFlush, sink: AgeSink },
-    TestAge { vm: VmHandle, range: IpaRange, sink: AgeSink },
-    Set { vm: VmHandle, ipa: Ipa, target: Pa, flags: MapFlags, sequence: u64 },
-    WriteProtect { vm: VmHandle, range: IpaRange },
+    Statistics {
+        vm: Option<VmHandle>,
+        first: u64,
+    },
+    PageState {
+        page: Pa,
+    },
+    DebugCrash {
+        kind: u64,
+    },
+    VmLayout {
+        ipa_bits: u32,
+    },
+    VmCreate {
+        ipa_bits: u32,
+        region: Pa,
+    },
+    VmDestroy {
+        vm: VmHandle,
+    },
+    VmDonate {
+        vm: VmHandle,
+        pages: PaRange,
+    },
+    VmReclaim {
+        vm: VmHandle,
+        max: u64,
+    },
+    VcpuCreate {
+        vcpu: VcpuHandle,
+        region: Pa,
+    },
+    VcpuRun {
+        vcpu: VcpuHandle,
+        resume: Resume,
+    },
+    VcpuGetReg {
+        vcpu: VcpuHandle,
+        register: u64,
+    },
+    VcpuSetReg {
+        vcpu: VcpuHandle,
+        register: u64,
+        value: u64,
+    },
+    Map {
+        vm: VmHandle,
+        range: IpaRange,
+        target: Pa,
+        flags: MapFlags,
+        sequence: u64,
+    },
+    Unmap {
+        vm: VmHandle,
+        range: IpaRange,
+        dirty: Option<BitSink>,
+    },
+    InvalidateBegin {
+        vm: VmHandle,
+        range: IpaRange,
+        resume: bool,
+        done: u64,
+        dirty: Option<BitSink>,
+    },
+    InvalidateEnd {
+        vm: VmHandle,
+        range: IpaRange,
+        done: u64,
+        dirty: Option<BitSink>,
+    },
+    Age {
+        vm: VmHandle,
+        range: IpaRange,
+        flush: AgeFlush,
+        sink: BitSink,
+    },
+    TestAge {
+        vm: VmHandle,
+        range: IpaRange,
+        sink: BitSink,
+    },
+    Set {
+        vm: VmHandle,
+        ipa: Ipa,
+        target: Pa,
+        flags: MapFlags,
+        sequence: u64,
+    },
+    WriteProtect {
+        vm: VmHandle,
+        range: IpaRange,
+    },
+    Harvest {
+        vm: VmHandle,
+        range: IpaRange,
+        sink: BitSink,
+    },
+    Split {
+        vm: VmHandle,
+        range: IpaRange,
+        size: LeafSize,
+    },
+    Collapse {
+        vm: VmHandle,
+        range: IpaRange,
+        size: LeafSize,
+    },
+    TablesReclaim {
+        vm: VmHandle,
+        range: IpaRange,
+    },
+    Flush {
+        vm: VmHandle,
+    },
+    WorkingSetCreate {
+        vm: VmHandle,
+        range: IpaRange,
+        region: PaRange,
+    },
+    WorkingSetDestroy {
+        vm: VmHandle,
+        start: Ipa,
+    },
+    WorkingSetHistogram {
+        vm: VmHandle,
+        range: IpaRange,
+    },
+    WorkingSetMap {
+        vm: VmHandle,
+        range: IpaRange,
+        buffer: Pa,
+    },
 }
 
 impl Call {
@@ -155,104 +270,9 @@ impl Call {
             call::VCPU_RUN => Self::VcpuRun { vcpu: vcpu(x)?, resume: resume(x[3], x[4])? },
             call::VCPU_GET_REG => Self::VcpuGetReg { vcpu: vcpu(x)?, register: x[3] },
             call::VCPU_SET_REG => Self::VcpuSetReg { vcpu: vcpu(x)?, register: x[3], value: x[4] },
-            call::SET => set(x)?,
-            number => ranged(number, x)?,
+            call::FLUSH => Self::Flush { vm: vm(x[1])? },
+            number => ranged::decode(number, x)?,
         })
-    }
-}
-
-/// Decodes the calls on a VM and a range of its addresses: x1, x2 and x3 or x4.
-fn ranged(number: u32, x: &Registers) -> Status<Call> {
-    let range = || IpaRange::new(x[2], x[3]);
-    Ok(match number {
-        call::MAP => map(x)?,
-        call::UNMAP => Call::Unmap { vm: vm(x[1])?, range: range()? },
-        call::INVALIDATE_BEGIN => {
-            let (range, resume) = (range()?, at_most(x[4], flags::BEGIN_RESUME)? != 0);
-            let done = at_most(x[5], if resume { range.page_count() } else { 0 })?;
-            Call::InvalidateBegin { vm: vm(x[1])?, range, resume, done }
-        }
-        call::INVALIDATE_END => {
-            let range = range()?;
-            Call::InvalidateEnd { vm: vm(x[1])?, range, done: at_most(x[4], range.page_count())? }
-        }
-        call::AGE => {
-            let (flush, sink) = age_flags(x)?;
-            Call::Age { vm: vm(x[1])?, range: range()?, flush, sink }
-        }
-        call::TEST_AGE => match age_flags(x)? {
-            (AgeFlush::None, sink) => Call::TestAge { vm: vm(x[1])?, range: range()?, sink },
-            _ => return Err(Error::Invalid),
-        },
-        call::WRITE_PROTECT => Call::WriteProtect { vm: vm(x[1])?, range: range()? },
-        _ => return Err(Error::NotSupported),
-    })
-}
-
-/// Decodes MAP: leaves of one size, aligned to it on both sides.
-fn map(x: &Registers) -> Status<Call> {
-    let flags = map_flags(x[5], flags::MAP_OLD)?;
-    let range = IpaRange::new(x[2], x[4])?;
-    let target = PaRange::new(x[3], x[4])?.start();
-    let bytes = flags.size.bytes();
-    if !(range.start().is_aligned(bytes) && target.is_aligned(bytes)) {
-        return Err(Error::Invalid);
-    }
-    if range.page_count() % (bytes / PAGE_SIZE) != 0 {
-        return Err(Error::Invalid);
-    }
-    Ok(Call::Map { vm: vm(x[1])?, range, target, flags, sequence: x[6] })
-}
-
-/// Decodes SET: one leaf.
-fn set(x: &Registers) -> Status<Call> {
-    let flags = map_flags(x[4], 0)?;
-    let pages = flags.size.bytes() / PAGE_SIZE;
-    let ipa = IpaRange::new(x[2], pages)?.start();
-    let target = PaRange::new(x[3], pages)?.start();
-    if !(ipa.is_aligned(flags.size.bytes()) && target.is_aligned(flags.size.bytes())) {
-        return Err(Error::Invalid);
-    }
-    Ok(Call::Set { vm: vm(x[1])?, ipa, target, flags, sequence: x[5] })
-}
-
-fn map_flags(bits: u64, also: u64) -> Status<MapFlags> {
-    const SIZES: u64 = flags::MAP_BLOCK_2M | flags::MAP_BLOCK_1G;
-    let known = flags::PROT_READ | flags::PROT_WRITE | flags::PROT_EXEC | SIZES | also;
-    if bits & !known != 0 || bits & flags::PROT_READ == 0 {
-        return Err(Error::Invalid);
-    }
-    let size = match bits & SIZES {
-        0 => LeafSize::Page,
-        flags::MAP_BLOCK_2M => LeafSize::Block2M,
-        flags::MAP_BLOCK_1G => LeafSize::Block1G,
-        _ => return Err(Error::Invalid),
-    };
-    Ok(MapFlags {
-        write: bits & flags::PROT_WRITE != 0,
-        execute: bits & flags::PROT_EXEC != 0,
-        old: bits & flags::MAP_OLD != 0,
-        size,
-    })
-}
-
-/// Decodes x4 and x5 of AGE and TEST_AGE, and checks x3 against what the sink holds.
-fn age_flags(x: &Registers) -> Status<(AgeFlush, AgeSink)> {
-    if x[4] & !(flags::AGE_FLUSH_MASK | flags::AGE_TO_BUFFER) != 0 {
-        return Err(Error::Invalid);
-    }
-    let flush = match x[4] & flags::AGE_FLUSH_MASK {
-        flags::AGE_NO_FLUSH => AgeFlush::None,
-        flags::AGE_FLUSH_YOUNG => AgeFlush::Young,
-        flags::AGE_FLUSH_ALL => AgeFlush::All,
-        _ => return Err(Error::Invalid),
-    };
-    if x[4] & flags::AGE_TO_BUFFER == 0 {
-        at_most(x[3], AGE_REGISTER_PAGES)?;
-        Ok((flush, AgeSink::Registers))
-    } else {
-        at_most(x[3], AGE_BUFFER_PAGES)?;
-        Ok((flush, AgeSink::Buffer(page(x[5])?)))
     }
 }
 

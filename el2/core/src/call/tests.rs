@@ -20,7 +20,7 @@ fn decodes_a_map_of_pages() {
     };
     assert_eq!((vm.0, range.start().0, range.page_count()), (3, 0x8000_0000, 2));
     assert_eq!((target.0, sequence), (0x4_2000, 77));
-    assert!(flags.write && !flags.execute && flags.old);
+    assert!(flags.write && !flags.execute && flags.old && !flags.clean);
     assert_eq!(flags.size, LeafSize::Page);
 }
 
@@ -91,7 +91,189 @@ fn takes_progress_of_a_begin_only_when_it_is_resumed() {
 
 #[test]
 fn answers_unknown_numbers_as_not_supported() {
-    for number in [0xc600_0006, 0xc600_0038, 0x8600_0000, 0xc600_ffff] {
+    for number in [0xc600_0006, 0xc600_003d, 0xc600_0044, 0x8600_0000, 0xc600_ffff] {
         assert_eq!(refused(&[number, 1, 0, 1]), Error::NotSupported);
     }
+}
+
+/// A well-formed call on VM 1, of which one register is then changed.
+fn changed(values: &[u64], register: usize, value: u64) -> Status<Call> {
+    let mut x = registers(values);
+    x[register] = value;
+    Call::decode(&x)
+}
+
+#[test]
+fn knows_every_bit_of_every_flag_register() {
+    // The call, the register with its flags, and the bits that can be added one at a time.
+    for (values, register, known) in [
+        (&[0xc600_0030, 1, 0, 0, 512, 0x3][..], 5, 0b101_1111_u64),
+        (&[0xc600_0031, 1, 0, 1], 4, 0b10),
+        (&[0xc600_0032, 1, 0, 1], 4, 0b11),
+        (&[0xc600_0033, 1, 0, 1], 5, 0b10),
+        (&[0xc600_0034, 1, 0, 1], 4, 0b111),
+        (&[0xc600_0035, 1, 0, 1], 4, 0b100),
+        (&[0xc600_0036, 1, 0, 0, 0x1], 4, 0b11_0111),
+        (&[0xc600_0038, 1, 0, 1], 4, 0b100),
+        (&[0xc600_0039, 1, 0, 1], 4, 1 << 4),
+        (&[0xc600_003a, 1, 0, 512, 1 << 4], 4, 1 << 4),
+    ] {
+        for bit in 0..64 {
+            let result = changed(values, register, values.get(register).unwrap_or(&0) | (1 << bit));
+            let name = std::format!("{:#x}, bit {bit}", values[0]);
+            assert_eq!(result.is_ok(), known >> bit & 1 == 1, "{name}: {result:?}");
+            assert!(result.is_ok() || result == Err(Error::Invalid), "{name}: {result:?}");
+        }
+    }
+}
+
+#[test]
+fn logs_only_what_may_be_written() {
+    let map = |flags| changed(&[0xc600_0030, 1, 0, 0, 1], 5, flags);
+    assert!(matches!(map(0x43), Ok(Call::Map { flags, .. }) if flags.clean && flags.write));
+    assert_eq!(map(0x41), Err(Error::Invalid));
+    assert_eq!(map(0x45), Err(Error::Invalid));
+    // SET keeps what the leaf had.
+    assert_eq!(refused(&[0xc600_0036, 1, 0, 0, 0x43]), Error::Invalid);
+}
+
+#[test]
+fn decodes_where_final_dirty_bits_go() {
+    // The register of the flags, and their value besides.
+    for (values, register) in [
+        (&[0xc600_0031, 1, 0x1000, 40000][..], 4),
+        (&[0xc600_0032, 1, 0x1000, 40000], 4),
+        (&[0xc600_0033, 1, 0x1000, 40000], 5),
+    ] {
+        let sink = |flags, buffer| {
+            let mut x = registers(values);
+            (x[register], x[6]) = (flags, buffer);
+            Call::decode(&x).map(|call| match call {
+                Call::Unmap { dirty, .. }
+                | Call::InvalidateBegin { dirty, .. }
+                | Call::InvalidateEnd { dirty, .. } => dirty,
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(sink(0, 0x1001), Ok(None));
+        assert_eq!(sink(2, 0x1001), Ok(Some(BitSink::Registers)));
+        assert_eq!(sink(6, 0x1000), Ok(Some(BitSink::Buffer(Pa(0x1000)))));
+        // A buffer that is no page, and one for nothing.
+        assert_eq!(sink(6, 0x1001), Err(Error::Invalid));
+        assert_eq!(sink(4, 0x1000), Err(Error::Invalid));
+    }
+}
+
+#[test]
+fn resumes_with_and_without_dirty_bits() {
+    let begin = |flags, done| Call::decode(&registers(&[0xc600_0032, 1, 0, 8, flags, done]));
+    let resumed = |call| matches!(call, Ok(Call::InvalidateBegin { resume: true, done: 3, .. }));
+    assert!(resumed(begin(1, 3)) && resumed(begin(3, 3)));
+    assert_eq!(begin(2, 3), Err(Error::Invalid));
+    assert!(matches!(begin(2, 0), Ok(Call::InvalidateBegin { resume: false, done: 0, .. })));
+}
+
+#[test]
+fn harvests_as_much_as_it_ages() {
+    let harvest = |pages, flags| Call::decode(&registers(&[0xc600_0038, 1, 0, pages, flags]));
+    assert!(matches!(harvest(1024, 0), Ok(Call::Harvest { sink: BitSink::Registers, .. })));
+    assert_eq!(harvest(1025, 0), Err(Error::Invalid));
+    assert!(matches!(harvest(32768, 4), Ok(Call::Harvest { sink: BitSink::Buffer(Pa(0)), .. })));
+    assert_eq!(harvest(32769, 4), Err(Error::Invalid));
+    assert_eq!(harvest(1, 1), Err(Error::Invalid));
+}
+
+#[test]
+fn splits_any_range_and_collapses_whole_blocks() {
+    let call = |number, ipa, pages, size| {
+        Call::decode(&registers(&[number, 1, ipa, pages, size])).map(|call| match call {
+            Call::Split { size, .. } | Call::Collapse { size, .. } => size,
+            other => panic!("{other:?}"),
+        })
+    };
+    let (split, collapse) = (0xc600_0039, 0xc600_003a);
+    assert_eq!(call(split, 0x1000, 3, 0), Ok(LeafSize::Page));
+    assert_eq!(call(split, 0x1000, 3, 0x10), Ok(LeafSize::Block2M));
+    assert_eq!(call(split, 0, 1 << 18, 0x20), Err(Error::Invalid));
+    assert_eq!(call(collapse, 0x20_0000, 1024, 0x10), Ok(LeafSize::Block2M));
+    assert_eq!(call(collapse, 0x4000_0000, 1 << 18, 0x20), Ok(LeafSize::Block1G));
+    assert_eq!(call(collapse, 0x20_0000, 1024, 0), Err(Error::Invalid));
+    assert_eq!(call(collapse, 0x20_0000, 1024, 0x30), Err(Error::Invalid));
+    assert_eq!(call(collapse, 0x20_1000, 512, 0x10), Err(Error::Invalid));
+    assert_eq!(call(collapse, 0x20_0000, 513, 0x10), Err(Error::Invalid));
+    assert_eq!(call(collapse, 0x20_0000, 1 << 18, 0x20), Err(Error::Invalid));
+}
+
+#[test]
+fn decodes_the_calls_that_take_a_range_or_a_vm_alone() {
+    let x = registers(&[0xc600_003b, 2, 0x5000, 7]);
+    assert!(matches!(Call::decode(&x), Ok(Call::TablesReclaim { vm: VmHandle(2), range })
+        if (range.start().0, range.page_count()) == (0x5000, 7)));
+    assert_eq!(Call::decode(&registers(&[0xc600_003c, 2, 1])), Ok(Call::Flush { vm: VmHandle(2) }));
+    assert_eq!(refused(&[0xc600_003c, 0]), Error::NoEntry);
+}
+
+#[test]
+fn sizes_the_region_of_a_working_set() {
+    for (pages, region_pages) in [(1, 1), (4096, 1), (4097, 2), (1 << 18, 64)] {
+        let x = registers(&[0xc600_0040, 1, 0x7000, pages, 0x9000]);
+        let Ok(Call::WorkingSetCreate { range, region, .. }) = Call::decode(&x) else {
+            panic!("{:?}", Call::decode(&x))
+        };
+        assert_eq!((range.start().0, range.page_count()), (0x7000, pages));
+        assert_eq!((region.start().0, region.page_count()), (0x9000, region_pages));
+    }
+    assert_eq!(refused(&[0xc600_0040, 1, 0, 0, 0]), Error::Invalid);
+    assert_eq!(refused(&[0xc600_0040, 1, 0, 1, 0x800]), Error::Invalid);
+    assert_eq!(refused(&[0xc600_0040, 1, 0, 1 << 18, (1 << 52) - 0x3_f000]), Error::Invalid);
+}
+
+#[test]
+fn limits_what_a_working_set_returns() {
+    let map = |pages, buffer| Call::decode(&registers(&[0xc600_0043, 1, 0, pages, buffer]));
+    assert!(matches!(map(4096, 0x1000), Ok(Call::WorkingSetMap { buffer: Pa(0x1000), .. })));
+    assert_eq!(map(4097, 0x1000), Err(Error::Invalid));
+    assert_eq!(map(1, 0x1001), Err(Error::Invalid));
+    let x = registers(&[0xc600_0042, 1, 0, 1 << 24]);
+    assert!(matches!(Call::decode(&x), Ok(Call::WorkingSetHistogram { .. })));
+    let x = registers(&[0xc600_0041, 1, 0x3000]);
+    assert!(matches!(Call::decode(&x), Ok(Call::WorkingSetDestroy { start: Ipa(0x3000), .. })));
+    assert_eq!(refused(&[0xc600_0041, 1, 0x3001]), Error::Invalid);
+}
+
+/// What a fuzzer finds first: no register value panics, and whatever is let through is in range.
+#[test]
+fn lets_nothing_malformed_through() {
+    let values = [0, 1, 2, 511, 512, 0x1000, 0x20_0000, 1 << 40, 1 << 52, u64::MAX, u64::MAX << 12];
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut pick = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        values[seed as usize % values.len()]
+    };
+    let (mut accepted, steps) = (0, if cfg!(miri) { 500 } else { 200_000 });
+    for step in 0..steps {
+        let mut x = [0; 18].map(|_| pick());
+        (x[0], x[1]) = (0xc600_0000 | step % 0x48, 1 + x[1] % 300);
+        match Call::decode(&x) {
+            Ok(Call::Map { range, target, .. }) => {
+                assert!(range.end().0 <= 1 << 52 && target.0 % 0x1000 == 0);
+                accepted += 1;
+            }
+            Ok(Call::Age { range, sink, .. }) => {
+                assert!(
+                    range.page_count() <= if sink == BitSink::Registers { 1024 } else { 32768 }
+                );
+                accepted += 1;
+            }
+            Ok(Call::WorkingSetCreate { range, region, .. }) => {
+                assert!(region.page_count() * 4096 >= range.page_count());
+                accepted += 1;
+            }
+            Ok(_) | Err(Error::Invalid | Error::NoEntry | Error::NotSupported) => {}
+            Err(other) => panic!("{other:?}: decoding knows nothing of that"),
+        }
+    }
+    assert!(accepted > steps / 1000, "only {accepted} calls were well-formed");
 }

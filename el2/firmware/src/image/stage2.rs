@@ -2,7 +2,7 @@
 
 use verdigris_abi::{Error, Status, flags};
 use verdigris_core::call::{
-    AgeFlush, AgeSink, Call, IpaRange, LeafSize, MapFlags, Registers, VmHandle,
+    AgeFlush, BitSink, Call, IpaRange, LeafSize, MapFlags, Registers, VmHandle,
 };
 use verdigris_stage2::{self as engine, Attributes, Level, Map, Outcome, Range};
 
@@ -34,18 +34,18 @@ pub fn answer(call: Call, x: &mut Registers, percpu: &PerCpu) -> Status {
         }
         Call::Age { vm, range, flush, sink } => age(vm, range, Some(flush), sink, x, percpu),
         Call::TestAge { vm, range, sink } => age(vm, range, None, sink, x, percpu),
-        Call::Unmap { vm, range } => {
+        Call::Unmap { vm, range, dirty: None } => {
             on_range(vm, range, x, percpu, |vm, env, range| vm.stage2.unmap(env, range))
         }
         Call::WriteProtect { vm, range } => {
             on_range(vm, range, x, percpu, |vm, env, range| vm.stage2.write_protect(env, range))
         }
-        Call::InvalidateBegin { vm, range, resume, done } => {
+        Call::InvalidateBegin { vm, range, resume, done, dirty: None } => {
             on_range(vm, range, x, percpu, |vm, env, range| {
                 vm.stage2.invalidate_begin(env, range, resume, done)
             })
         }
-        Call::InvalidateEnd { vm, range, done } => {
+        Call::InvalidateEnd { vm, range, done, dirty: None } => {
             on_range(vm, range, x, percpu, |vm, env, range| {
                 vm.stage2.invalidate_end(env, range, done)
             })
@@ -78,13 +78,13 @@ fn age(
     vm: VmHandle,
     range: IpaRange,
     flush: Option<AgeFlush>,
-    sink: AgeSink,
+    sink: BitSink,
     x: &mut Registers,
     percpu: &PerCpu,
 ) -> Status {
     let mut page = match sink {
-        AgeSink::Registers => None,
-        AgeSink::Buffer(page) => Some(HostPage::take(page)?),
+        BitSink::Registers => None,
+        BitSink::Buffer(page) => Some(HostPage::take(page)?),
     };
     let mut words = [0; 16];
     let outcome = {
@@ -100,7 +100,7 @@ fn age(
             None => vm.stage2.test_age(&env, range, put),
         }
     };
-    if sink == AgeSink::Registers {
+    if sink == BitSink::Registers {
         x[2..].copy_from_slice(&words);
     }
     finish(outcome, x)
