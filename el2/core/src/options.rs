@@ -47,7 +47,7 @@ pub struct Options {
     pub log: LogLevel,
     /// `crash=`.
     pub crash: CrashAction,
-    /// `ha=`, `hd=`, `tlbirange=`, `ttl=`, `fwb=`, `vmid=`, `bbm=`.
+    /// `ha=`, `hd=`, `tlbirange=`, `ttl=`, `fwb=`, `vmid=`, `bbm=`, `epoch=`.
     pub mask: Features,
     /// `counter=`: keeps one event counter from the host, to count instructions of EL2 with.
     pub reserve_counter: bool,
@@ -137,13 +137,20 @@ const KNOWN: &[Known] = &[
     },
     Known {
         name: "vmid",
-        values: "8|16",
-        set: |options, value| one_of(value, &[8, 16]).map(|bits| options.mask.vmid_bits = bits),
+        values: "3|4|5|6|7|8|16",
+        set: |options, value| {
+            one_of(value, &[3, 4, 5, 6, 7, 8, 16]).map(|bits| options.mask.vmid_bits = bits)
+        },
     },
     Known {
         name: "bbm",
         values: "0|1|2",
         set: |options, value| one_of(value, &[0, 1, 2]).map(|level| options.mask.bbm_level = level),
+    },
+    Known {
+        name: "epoch",
+        values: SWITCH,
+        set: |options, value| switch(value).map(|on| options.mask.flush_epoch = on),
     },
     Known {
         name: "counter",

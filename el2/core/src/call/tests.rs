@@ -255,7 +255,7 @@ fn lets_nothing_malformed_through() {
     let (mut accepted, steps) = (0, if cfg!(miri) { 500 } else { 200_000 });
     for step in 0..steps {
         let mut x = [0; 18].map(|_| pick());
-        (x[0], x[1]) = (0xc600_0000 | step % 0x48, 1 + x[1] % 300);
+        (x[0], x[1]) = (0xc600_0000 | (step % 0x48), 1 + x[1] % 300);
         match Call::decode(&x) {
             Ok(Call::Map { range, target, .. }) => {
                 assert!(range.end().0 <= 1 << 52 && target.0 % 0x1000 == 0);

@@ -19,10 +19,13 @@ pub struct Features {
     pub ttl: bool,
     /// `fwb`: stage 2 forces write-back (FEAT_S2FWB).
     pub forced_write_back: bool,
-    /// `vmid`: width of a VMID in bits, 8 or 16 (FEAT_VMID16).
+    /// `vmid`: width of a VMID in bits, 8 or 16 (FEAT_VMID16); a mask may leave as few as 3.
     pub vmid_bits: u32,
     /// `bbm`: level of FEAT_BBM, 0 to 2: how freely block sizes change without a break.
     pub bbm_level: u32,
+    /// `epoch`: cold leaves are removed without invalidation, where the flush epoch allows it. Any CPU
+    /// can, save by an erratum.
+    pub flush_epoch: bool,
 }
 
 impl Features {
@@ -35,6 +38,7 @@ impl Features {
         forced_write_back: true,
         vmid_bits: 16,
         bbm_level: 2,
+        flush_epoch: true,
     };
 
     /// Finds what a CPU has.
@@ -47,6 +51,7 @@ impl Features {
             forced_write_back: id.has_forced_write_back(),
             vmid_bits: id.vmid_bits(),
             bbm_level: id.bbm_level(),
+            flush_epoch: true,
         }
     }
 
@@ -61,6 +66,7 @@ impl Features {
             forced_write_back: self.forced_write_back && other.forced_write_back,
             vmid_bits: smaller(self.vmid_bits, other.vmid_bits),
             bbm_level: smaller(self.bbm_level, other.bbm_level),
+            flush_epoch: self.flush_epoch && other.flush_epoch,
         }
     }
 
@@ -74,7 +80,7 @@ const fn smaller(a: u32, b: u32) -> u32 {
     if a < b { a } else { b }
 }
 
-/// The set with nothing in it beyond the baseline of Armv8.0.
+/// The set with nothing in it beyond the baseline of Armv8.0, which is all that the flush epoch needs.
 const BASELINE: Features = Features {
     hardware_access_flag: false,
     hardware_dirty: false,
@@ -83,6 +89,7 @@ const BASELINE: Features = Features {
     forced_write_back: false,
     vmid_bits: 8,
     bbm_level: 0,
+    flush_epoch: true,
 };
 
 /// Lists what the set has beyond Armv8.0, by the words of the command line.
@@ -115,8 +122,10 @@ impl Difference {
             flag(more.ttl, less.ttl, "ttl"),
             flag(more.forced_write_back, less.forced_write_back, "fwb"),
             flag(more.vmid_bits == 16, less.vmid_bits == 16, "vmid=16"),
+            flag(more.vmid_bits == 8, less.vmid_bits >= 8, "vmid=8"),
             flag(more.bbm_level >= 1, less.bbm_level >= 1, "bbm=1"),
             flag(more.bbm_level >= 2, less.bbm_level >= 2, "bbm=2"),
+            flag(more.flush_epoch, less.flush_epoch, "epoch"),
         ]
         .into_iter()
     }

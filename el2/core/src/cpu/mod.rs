@@ -12,7 +12,7 @@
 //! Two kinds of values are kept apart. What must agree on all CPUs (memory attributes, VMID width,
 //! which invalidations may be issued) is a [`Selection`], made once from the boot CPU; a later CPU
 //! that has less is refused by [`Selection::admit`]. What the architecture gates on each CPU for
-//! itself (hardware access flags) is a [`CpuSelection`].
+//! itself (hardware access flags and dirty state) is a [`CpuSelection`].
 
 mod controls;
 mod errata;

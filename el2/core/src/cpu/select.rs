@@ -2,8 +2,8 @@
 //!
 //! The invariant: **what stage 2 relies on, every CPU that runs has.** Invalidations are broadcast and
 //! tables are shared, so a CPU that lacks what was chosen can't be allowed in: it is refused when the
-//! host switches it on, with the reason. Hardware access flags are the exception, because the
-//! architecture gates them on each CPU: one without them takes a fault and does the same by software.
+//! host switches it on, with the reason. Hardware access flags and dirty state are the exception, because
+//! the architecture gates them on each CPU: one without them takes a fault and does the same by software.
 
 use super::{Errata, Features, IdRegisters};
 use core::fmt;
@@ -31,7 +31,7 @@ pub struct Selection {
 pub struct CpuSelection {
     /// This CPU's walker sets access flags in stage 2 of guests.
     pub hardware_access_flag: bool,
-    /// This CPU's walker could keep dirty state in stage 2 of guests.
+    /// This CPU's walker keeps dirty state in stage 2 of guests.
     pub hardware_dirty: bool,
     /// The errata of this CPU alone.
     pub errata: Errata,
@@ -131,6 +131,9 @@ impl Selection {
             | flag(self.used.forced_write_back, flags::FEATURE_FORCED_WRITE_BACK)
             | flag(self.used.vmid_bits == 16, flags::FEATURE_VMID16)
             | flag(self.errata.repeat_tlbi, flags::FEATURE_REPEAT_TLBI)
+            | flag(self.used.hardware_dirty && cpu.hardware_dirty, flags::FEATURE_HW_DIRTY)
+            | flag(self.used.bbm_level == 2, flags::FEATURE_BBM2)
+            | flag(self.used.flush_epoch, flags::FEATURE_FLUSH_EPOCH)
     }
 
     const fn agrees(&self, this: &IdRegisters) -> Result<(), Mismatch> {
@@ -171,6 +174,8 @@ const fn allowed_by(errata: Errata) -> Features {
     Features {
         hardware_access_flag: !errata.no_hardware_access_flag,
         hardware_dirty: !errata.no_hardware_dirty,
+        // The epoch takes an entry that was exchanged for an invalid one to stay so.
+        flush_epoch: !errata.no_hardware_access_flag,
         ..Features::ALL
     }
 }

@@ -27,18 +27,28 @@ const GRANULE_4K: u64 = 0b00 << 14;
 const VS: u64 = 1 << 19;
 /// HA: the walker sets access flags.
 const HA: u64 = 1 << 21;
+/// HD: the walker lets a write through a leaf with DBM, and sets S2AP[1] instead of a fault. Needs HA.
+const HD: u64 = 1 << 22;
 
-/// Returns the value for the host. Its access flags are never read, so no walker keeps them.
+/// Returns the value for the host. Its access flags and dirty state are never read, so no walker keeps
+/// them.
 pub const fn host(geometry: Geometry, selection: &Selection) -> u64 {
     common(geometry, selection)
 }
 
 /// Returns the value for a guest on one CPU.
 ///
-/// HD stays 0: dirty state is logged by write-protection. NSW and NSA (bits 29 and 30) are RES0 in
-/// Non-secure state; DS, S2PIE and HAFT are off, since descriptors are those of Armv8.0.
+/// On a CPU without HD the first write to a clean page faults, and EL2 does what the walker would have
+/// done. NSW and NSA (bits 29 and 30) are RES0 in Non-secure state; DS, S2PIE and HAFT are off, since
+/// descriptors are those of Armv8.1.
 pub const fn guest(geometry: Geometry, selection: &Selection, cpu: &CpuSelection) -> u64 {
-    common(geometry, selection) | if cpu.hardware_access_flag { HA } else { 0 }
+    // HD without HA is reserved (Arm ARM, VTCR_EL2.HD).
+    let updates = match (cpu.hardware_access_flag, cpu.hardware_dirty) {
+        (false, _) => 0,
+        (true, false) => HA,
+        (true, true) => HA | HD,
+    };
+    common(geometry, selection) | updates
 }
 
 const fn common(geometry: Geometry, selection: &Selection) -> u64 {

@@ -21,9 +21,10 @@ fn nothing_asked_is_nothing_masked_and_quiet() {
 #[test]
 fn every_feature_can_be_masked() {
     let (options, problems) =
-        parse("ha=off hd=off tlbirange=off ttl=off fwb=off vmid=8 bbm=0 counter=on");
+        parse("ha=off hd=off tlbirange=off ttl=off fwb=off vmid=8 bbm=0 epoch=off counter=on");
     assert!(problems.is_empty());
     assert_eq!(options.mask.to_string(), "none");
+    assert!(!options.mask.flush_epoch);
     assert!(options.reserve_counter);
 }
 
@@ -38,11 +39,25 @@ fn each_option_touches_itself_alone() {
         ("vmid=8", "vmid=16"),
         ("bbm=1", "bbm=2"),
         ("bbm=0", "bbm=1 bbm=2"),
+        ("epoch=off", "epoch"),
         ("ha=on", "none"),
+        ("epoch=on", "none"),
     ] {
         let (options, problems) = parse(word);
         assert!(problems.is_empty(), "{word}");
         assert_eq!(Features::ALL.beyond(options.mask).to_string(), masked, "{word}");
+    }
+}
+
+#[test]
+fn the_vmid_space_can_be_shrunk() {
+    for bits in [3, 4, 5, 6, 7, 8, 16] {
+        let (options, problems) = parse(&std::format!("vmid={bits}"));
+        assert!(problems.is_empty(), "{bits}");
+        assert_eq!(options.mask, Features { vmid_bits: bits, ..Features::ALL });
+    }
+    for word in ["vmid=2", "vmid=9", "vmid=15", "vmid=17", "vmid="] {
+        assert_eq!(parse(word).1.len(), 1, "{word}");
     }
 }
 
@@ -74,5 +89,5 @@ fn what_is_unknown_is_told_and_the_rest_still_counts() {
         problems[1],
         "option `log=loud` ignored: the value is one of off|error|warn|info|debug|trace"
     );
-    assert_eq!(problems[2], "option `vmid=12` ignored: the value is one of 8|16");
+    assert_eq!(problems[2], "option `vmid=12` ignored: the value is one of 3|4|5|6|7|8|16");
 }

@@ -151,6 +151,12 @@ impl Vmids {
         self.slots[cpu].0.fetch_and(!u64::from(u16::MAX), Ordering::Release);
     }
 
+    /// Returns how many rollovers there have been.
+    pub fn rollovers(&self) -> u64 {
+        let slot = Tag(self.slots[0].0.load(Ordering::Relaxed));
+        slot.generation() - FIRST.generation()
+    }
+
     /// Exchanges the host's tag of that generation for the VM's.
     fn occupy(&self, cpu: usize, tag: Tag) -> bool {
         // Relaxed will do: which of this and a rollover's addition comes first is settled by both

@@ -13,21 +13,27 @@ pub struct VmidPool {
     generation: u64,
     /// The next VMID to look at; beyond `last` when all are given out.
     next: u32,
-    /// The highest VMID that the hardware takes.
+    /// The highest VMID that is given out: all that the hardware takes, or fewer, for a test.
     last: u32,
     /// For each CPU, the tag *as in its VM's cell* of what ran there at the last rollover.
     kept: [Tag; CPU_LIMIT],
 }
 
 impl VmidPool {
+    /// Returns how many bits a VMID needs at least on a machine with `cpu_count` CPUs, so that there are
+    /// CPUs + 2 VMIDs: at a rollover every CPU may keep one, one is the host's, and one must be left for
+    /// the VM that waits.
+    pub const fn least_bits(cpu_count: usize) -> u32 {
+        (cpu_count + 2).next_power_of_two().ilog2()
+    }
+
     /// Makes the pool for VMIDs of `bits` bits on a machine with `cpu_count` CPUs.
     ///
-    /// Panics unless there are more VMIDs than CPUs + 1: at a rollover every CPU may keep one, one is
-    /// the host's, and one must be left for the VM that waits.
+    /// Panics if that is less than [`Self::least_bits`].
     pub const fn new(bits: u32, cpu_count: usize) -> Self {
         assert!(bits <= 16, "VTTBR_EL2 has at most 16 bits for a VMID");
         assert!(cpu_count <= CPU_LIMIT);
-        assert!(1 << bits > cpu_count + 1, "fewer VMIDs than CPUs may keep");
+        assert!(bits >= Self::least_bits(cpu_count), "fewer VMIDs than CPUs may keep");
         Self { generation: 1, next: 1, last: (1 << bits) - 1, kept: [Tag::NONE; CPU_LIMIT] }
     }
 

@@ -63,8 +63,9 @@ fn gives_every_vmid_but_the_hosts_before_it_invalidates() {
     let given: Vec<u16> = (0..15).map(|_| small.visit(0, &VmidCell::new()).0).collect();
     assert_eq!(given, (1..=15).collect::<Vec<u16>>());
     assert_eq!(small.log.invalidations.get(), 0);
+    assert_eq!(small.vmids.rollovers(), 0);
     assert_eq!(small.visit(0, &VmidCell::new()), (1, 2));
-    assert_eq!(small.log.invalidations.get(), 1);
+    assert_eq!((small.log.invalidations.get(), small.vmids.rollovers()), (1, 1));
 }
 
 #[test]
@@ -192,6 +193,51 @@ fn flushes_for_whatever_is_not_this_vcpu_in_this_generation() {
     assert_eq!([run(0), run(0), run(1), run(1), run(0)], [true, false, true, false, true]);
     small.roll_over(0);
     assert_eq!([run(0), run(0)], [true, false]);
+}
+
+#[test]
+fn counts_rollovers_while_guests_run() {
+    let small = Small::new();
+    // CPU 0, whose slot is read, is inside a guest all the time.
+    small.enter(0, &VmidCell::new());
+    for rollovers in 1..4 {
+        small.roll_over(1);
+        assert_eq!(small.vmids.rollovers(), rollovers);
+    }
+}
+
+#[test]
+fn needs_two_vmids_more_than_cpus() {
+    let least =
+        [(1, 2), (2, 2), (3, 3), (6, 3), (7, 4), (14, 4), (15, 5), (62, 6), (63, 7), (64, 7)];
+    for (cpu_count, bits) in least {
+        assert_eq!(VmidPool::least_bits(cpu_count), bits, "{cpu_count} CPUs");
+        VmidPool::new(bits, cpu_count);
+    }
+}
+
+/// As many rollovers as it takes, with the fewest VMIDs that do: each VM that waits gets one, and no CPU
+/// that runs loses its own.
+#[test]
+fn gives_one_to_whoever_waits_with_the_fewest_vmids() {
+    for cpu_count in [1, 2, 6, 14] {
+        let vmids = Vmids::new();
+        let bits = VmidPool::least_bits(cpu_count);
+        let (pool, log) = (RefCell::new(VmidPool::new(bits, cpu_count)), Log::default());
+        let enter = |cpu, cell: &VmidCell| vmids.enter(cpu, cell, || pool.borrow_mut(), &log);
+        let running: Vec<VmidCell> = (1..cpu_count).map(|_| VmidCell::new()).collect();
+        for (cpu, cell) in running.iter().enumerate() {
+            enter(cpu + 1, cell);
+        }
+        for _ in 0..40 {
+            let waiting = VmidCell::new();
+            let given = enter(0, &waiting).vmid();
+            assert!(running.iter().all(|cell| cell.current() != Some(given)), "{cpu_count} CPUs");
+            assert!((1..1 << bits).contains(&given));
+            vmids.leave(0);
+        }
+        assert!(vmids.rollovers() >= 40 >> bits);
+    }
 }
 
 #[test]

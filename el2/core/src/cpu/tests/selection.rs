@@ -127,9 +127,32 @@ fn feature_bits_follow_the_interface() {
         let chosen = selection(id, Features::ALL);
         chosen.feature_flags(&chosen.admit(id).unwrap())
     };
-    assert_eq!(flags(&MAX), 0b01_1111);
-    assert_eq!(flags(&N1), 0b11_0001);
-    assert_eq!(flags(&A57), 0);
+    assert_eq!(flags(&MAX), 0b11_1001_1111);
+    assert_eq!(flags(&N1), 0b10_1011_0001);
+    assert_eq!(flags(&A57), 0b10_0000_0000);
+    // Neither access flags nor dirty state nor the epoch: levels of FEAT_BBM apart.
+    assert_eq!(flags(&AC03) & !(1 << 8), 0b00_0011_1110);
+}
+
+#[test]
+fn dirty_state_is_told_where_boot_cpu_and_this_cpu_have_it() {
+    let less = IdRegisters { mmfr1: N1.mmfr1 & !0xf | 1, ..N1 };
+    for (boot, this, told) in [(N1, N1, true), (N1, less, false), (less, N1, false)] {
+        let chosen = selection(&boot, Features::ALL);
+        let flags = chosen.feature_flags(&chosen.admit(&this).unwrap());
+        assert_eq!(flags & 1 << 7 != 0, told);
+    }
+}
+
+#[test]
+fn the_epoch_skips_unless_masked_or_entries_change_after_their_end() {
+    let skips = |id: &IdRegisters, mask| selection(id, mask).used.flush_epoch;
+    assert!(skips(&MAX, Features::ALL) && skips(&A57, Features::ALL));
+    assert!(!skips(&AC03, Features::ALL) && !skips(&AC04, Features::ALL));
+    assert!(!skips(&MAX, Features { flush_epoch: false, ..Features::ALL }));
+    // What can't skip is told in the banner.
+    let masked = selection(&AC03, Features::ALL);
+    assert_eq!(masked.found.beyond(masked.used).to_string(), "ha hd epoch");
 }
 
 #[test]
