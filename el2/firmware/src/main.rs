@@ -36,6 +36,7 @@ mod image {
     pub mod profiling;
     pub mod stage2;
     pub mod start;
+    pub mod statistics;
     pub mod switch;
     pub mod sysreg;
     pub mod system;

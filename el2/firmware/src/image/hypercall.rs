@@ -12,7 +12,7 @@ use verdigris_core::ownership::Owner;
 use super::frame::Frame;
 use super::percpu::PerCpu;
 use super::vm::{self, VmRef};
-use super::{debug, memory, power, stage2, sysreg, system, vcpu};
+use super::{debug, memory, power, stage2, statistics, sysreg, system, vcpu};
 
 /// Owner field of the vendor-specific hypervisor service.
 const OWNER_HYPERVISOR: u32 = 6;
@@ -45,7 +45,7 @@ fn answer(call: Call, x: &mut Registers, percpu: &PerCpu) -> Status {
         Call::Uid | Call::Revision => {}
         Call::Features => features(x, percpu),
         Call::HostReset => x[1] = vm::destroy_all(percpu)?,
-        Call::Statistics { vm, first } => statistics(vm, first, x, percpu)?,
+        Call::Statistics { vm, first } => counters(vm, first, x, percpu)?,
         Call::PageState { page } => page_state(page, x),
         Call::DebugCrash { kind } => debug::crash(kind)?,
         Call::VmLayout { ipa_bits } => {
@@ -93,7 +93,7 @@ fn features(x: &mut Registers, percpu: &PerCpu) {
 }
 
 /// Returns sixteen counters of a VM, or their sums over all VMs, from one index on.
-fn statistics(vm: Option<VmHandle>, first: u64, x: &mut Registers, percpu: &PerCpu) -> Status {
+fn counters(vm: Option<VmHandle>, first: u64, x: &mut Registers, percpu: &PerCpu) -> Status {
     let count = Stat::COUNT as u64;
     if first >= count {
         return Err(Error::Invalid);
@@ -104,7 +104,7 @@ fn statistics(vm: Option<VmHandle>, first: u64, x: &mut Registers, percpu: &PerC
         *result = match (Stat::ALL.get(first as usize + index), &vm) {
             (None, _) => 0,
             (Some(&stat), Some(vm)) => vm.statistic(stat),
-            (Some(&stat), None) => vm::total(stat, percpu),
+            (Some(&stat), None) => statistics::total(stat, percpu),
         };
     }
     Ok(())

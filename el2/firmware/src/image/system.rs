@@ -74,7 +74,7 @@ pub fn admit(id: IdRegisters) -> Result<Cpu, Refusal> {
     })
 }
 
-/// Returns what invalidation depends on.
+/// Returns what the engine depends on.
 pub fn flush_config() -> flush::Config {
     let used = &selection().used;
     flush::Config {
@@ -83,7 +83,9 @@ pub fn flush_config() -> flush::Config {
         ttl: used.ttl,
         repeat: selection().errata.repeat_tlbi,
         dic: false,
-        ..flush::Config::default()
+        hd: used.hardware_dirty,
+        bbm2: used.bbm_level == 2,
+        skip: used.flush_epoch,
     }
 }
 

@@ -18,8 +18,9 @@ use verdigris_stage2::{Geometry, Outcome, Root, Stage2};
 
 use super::percpu::{self, PerCpu};
 use super::presence::Stay;
+use super::statistics::{Statistics, per_gib};
 use super::vm_env::VmEnv;
-use super::{counter, memory, sysreg, system, vcpu};
+use super::{memory, sysreg, system, vcpu};
 
 /// Pages between two looks at pending interrupts while memory is given back.
 const PAGES_PER_POLL: usize = 16;
@@ -45,7 +46,7 @@ pub struct Vm {
     unmapped_pages: AtomicU64,
     region: Pa,
     region_pages: u64,
-    stats: [AtomicU64; Stat::COUNT],
+    statistics: Statistics,
 }
 
 /// The VM is not ending.
@@ -69,9 +70,6 @@ struct Slot {
 
 static SLOTS: [Slot; MAX_VMS as usize] =
     [const { Slot { state: AtomicU64::new(FREE), address: AtomicU64::new(0) } }; MAX_VMS as usize];
-
-/// Statistics of VMs that have ended.
-static PAST: [AtomicU64; Stat::COUNT] = [const { AtomicU64::new(0) }; Stat::COUNT];
 
 fn slot(handle: VmHandle) -> &'static Slot {
     &SLOTS[usize::from(handle.0) - 1]
@@ -218,7 +216,7 @@ impl Vm {
             unmapped_pages: AtomicU64::new(NOT_BEGUN),
             region,
             region_pages,
-            stats: array::from_fn(|_| AtomicU64::new(0)),
+            statistics: Statistics::new(handle),
         }
     }
 
@@ -235,16 +233,18 @@ impl Vm {
     }
 
     /// Adds to a statistic.
+    #[inline]
     pub fn count(&self, stat: Stat, amount: u64) {
-        self.stats[stat as usize].fetch_add(amount, Ordering::Relaxed);
+        self.statistics.count(stat, amount);
     }
 
     /// Reads a statistic.
     pub fn statistic(&self, stat: Stat) -> u64 {
-        let free = self.free_pages.load(Ordering::Relaxed) as u64;
+        let get = |stat| self.statistics.get(stat);
         match stat {
-            Stat::FreeTablePages => free,
-            _ => self.stats[stat as usize].load(Ordering::Relaxed),
+            Stat::FreeTablePages => self.free_pages.load(Ordering::Relaxed) as u64,
+            Stat::TablePagesPerGib => per_gib(get(Stat::TablePages), get(Stat::PagesMapped)),
+            _ => get(stat),
         }
     }
 
@@ -306,7 +306,6 @@ impl Vm {
     fn give_all_back(&self, percpu: &PerCpu) -> u64 {
         let done = self.unmap_all(percpu) && self.give_vcpus_back() && self.give_tables_back();
         let left = self.donated_pages.load(Ordering::Relaxed) as u64;
-        self.hand_statistics_over();
         if !done {
             return left;
         }
@@ -315,16 +314,6 @@ impl Vm {
         // From here on `self` is memory of the host's.
         memory::give_back(region, left, handle);
         0
-    }
-
-    /// Moves the counters to where those of ended VMs are summed, so that no sum ever falls.
-    fn hand_statistics_over(&self) {
-        for (past, own) in PAST.iter().zip(&self.stats) {
-            // The pages in use are counted down to zero while the VM ends.
-            if !core::ptr::eq(own, &self.stats[Stat::TablePages as usize]) {
-                past.fetch_add(own.swap(0, Ordering::Relaxed), Ordering::Relaxed);
-            }
-        }
     }
 
     /// Tells whether nothing is mapped and no table is in use any more.
@@ -377,12 +366,8 @@ impl Vm {
     }
 }
 
-/// Returns a statistic of all VMs together, ended ones included.
-pub fn total(stat: Stat, percpu: &PerCpu) -> u64 {
-    if stat == Stat::El2Instructions {
-        return counter::instructions(percpu);
-    }
+/// Returns how many free table pages all live VMs have.
+pub fn free_table_pages(percpu: &PerCpu) -> u64 {
     let live = (1..=MAX_VMS as u16).filter_map(|handle| VmRef::get(VmHandle(handle), percpu).ok());
-    let past = PAST[stat as usize].load(Ordering::Relaxed);
-    past + live.map(|vm| vm.statistic(stat)).sum::<u64>()
+    live.map(|vm| vm.statistic(Stat::FreeTablePages)).sum()
 }

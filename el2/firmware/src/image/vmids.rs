@@ -1,6 +1,7 @@
 //! VMIDs in the CPU: who runs under which, and the invalidation at a rollover.
 #![allow(unsafe_code)]
 
+use log::warn;
 use spin::mutex::SpinMutex;
 use verdigris_core::vmid::{Entered, Tlbs, VmidPool, Vmids};
 
@@ -15,7 +16,21 @@ static POOL: SpinMutex<VmidPool> = SpinMutex::new(VmidPool::new(8, 1));
 
 /// Sizes the pool for the machine, once, before the first VM runs.
 pub fn init() {
-    POOL.lock().resize(system::selection().used.vmid_bits, power::cpu_count());
+    let (wanted, cpu_count) = (system::selection().used.vmid_bits, power::cpu_count());
+    let least = VmidPool::least_bits(cpu_count);
+    if wanted < least {
+        warn!(
+            "vmid={wanted} leaves too few VMIDs for {cpu_count} CPUs, which need {} at least: \
+             {least} bits are used",
+            cpu_count + 2,
+        );
+    }
+    POOL.lock().resize(wanted.max(least), cpu_count);
+}
+
+/// Returns how often all VMIDs were used up, so that everything was invalidated.
+pub fn rollovers() -> u64 {
+    VMIDS.rollovers()
 }
 
 struct AllTlbs;
