@@ -36,8 +36,6 @@ at_least! {
     /// FEAT_AMUv1
     has_amu: pfr0[44] >= 1;
 
-    /// FEAT_BTI
-    has_bti: pfr1[0] >= 1;
     /// FEAT_SSBS
     has_ssbs: pfr1[4] >= 1;
     /// FEAT_MTE2: tags in memory, not only the instructions
@@ -125,8 +123,6 @@ at_least! {
     has_xnx: mmfr1[28] >= 1;
     /// FEAT_HCX
     has_hcx: mmfr1[40] >= 1;
-    /// FEAT_IESB
-    has_iesb: mmfr2[12] >= 1;
     /// FEAT_S2FWB
     has_forced_write_back: mmfr2[40] >= 1;
     /// FEAT_TTL

@@ -26,9 +26,7 @@ mod select;
 mod tests;
 pub mod vtcr;
 
-pub use controls::{
-    Controls, FineTraps, FineTraps2, Fixed, HOST_ENTRY_SCTLR_EL1, HOST_ENTRY_SPSR, sctlr_el2,
-};
+pub use controls::{Controls, FineTraps, FineTraps2, Fixed, HOST_ENTRY_SCTLR_EL1, HOST_ENTRY_SPSR};
 pub use errata::Errata;
 pub use features::{Difference, Features};
 pub use id::IdRegisters;

@@ -59,33 +59,7 @@ impl PageSource for Machinery {
 impl Tlb for Machinery {
     fn enter(&self) {}
     fn leave(&self) {}
-    fn ipa(&self, ipa: Ipa, level: Option<Level>) {
-        tlb::ipa(ipa, level);
-    }
-    fn range(&self, ipa: Ipa, page_count: u64, level: Option<Level>) {
-        tlb::range(ipa, page_count, level);
-    }
-    fn stage1(&self) {
-        tlb::stage1();
-    }
-    fn vmid(&self) {
-        tlb::vmid();
-    }
-    fn local(&self, ipa: Ipa) {
-        tlb::local(ipa);
-    }
-    fn dsb_ishst(&self) {
-        dsb_ishst();
-    }
-    fn dsb_ish(&self) {
-        dsb_ish();
-    }
-    fn repeat(&self) {
-        tlb::repeat();
-    }
-    fn isb(&self) {
-        isb();
-    }
+    tlb::instructions!();
 }
 
 /// Builds the host's map and prepares the boot CPU for it.

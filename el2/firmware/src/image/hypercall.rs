@@ -3,6 +3,7 @@
 //! The owner in the function identifier decides (Arm DEN 0028, section 2.5). A call returns its status
 //! in x0 and results from x1 on; registers beyond its results keep what the caller had there.
 
+use log::trace;
 use verdigris_abi::{
     Error, MAX_VMS, Pa, RECLAIM_ADDRESSES, STATS_PER_CALL, Stat, Status, UID, VERSION, flags,
 };
@@ -27,6 +28,7 @@ pub fn dispatch(frame: &mut Frame, percpu: &PerCpu) {
     }
     let x: &mut Registers = frame.x.first_chunk_mut().expect("a frame holds x0 to x17");
     x[0] = function.into();
+    trace!("CPU {}: call {function:#x} with {:x?}", percpu.index.get(), &x[1..7]);
     let status = match Call::decode(x) {
         // These two return their first result in x0 and can't fail.
         Ok(Call::Uid) => return x[..4].copy_from_slice(&UID.map(u64::from)),
@@ -36,7 +38,10 @@ pub fn dispatch(frame: &mut Frame, percpu: &PerCpu) {
     };
     x[0] = match status {
         Ok(()) => 0,
-        Err(error) => error.code() as u64,
+        Err(error) => {
+            trace!("CPU {}: call {function:#x}: {error}", percpu.index.get());
+            error.code() as u64
+        }
     };
 }
 

@@ -108,6 +108,53 @@ invalidations! {
     instruction_cache = "ic ialluis";
 }
 
+/// The words of the engine's `Tlb` that are one instruction each, whatever context they act in.
+macro_rules! instructions {
+    () => {
+        fn ipa(&self, ipa: verdigris_abi::Ipa, level: Option<verdigris_stage2::Level>) {
+            $crate::image::tlb::ipa(ipa, level);
+        }
+
+        fn range(
+            &self,
+            ipa: verdigris_abi::Ipa,
+            page_count: u64,
+            level: Option<verdigris_stage2::Level>,
+        ) {
+            $crate::image::tlb::range(ipa, page_count, level);
+        }
+
+        fn stage1(&self) {
+            $crate::image::tlb::stage1();
+        }
+
+        fn vmid(&self) {
+            $crate::image::tlb::vmid();
+        }
+
+        fn local(&self, ipa: verdigris_abi::Ipa) {
+            $crate::image::tlb::local(ipa);
+        }
+
+        fn dsb_ishst(&self) {
+            $crate::image::sysreg::dsb_ishst();
+        }
+
+        fn dsb_ish(&self) {
+            $crate::image::sysreg::dsb_ish();
+        }
+
+        fn repeat(&self) {
+            $crate::image::tlb::repeat();
+        }
+
+        fn isb(&self) {
+            $crate::image::sysreg::isb();
+        }
+    };
+}
+pub(super) use instructions;
+
 /// Invalidates one IPA on all CPUs (`tlbi ipas2e1is`).
 pub fn ipa(ipa: Ipa, level: Option<Level>) {
     single(operand::single(ipa, level));

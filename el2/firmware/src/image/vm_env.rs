@@ -80,41 +80,7 @@ impl Tlb for VmEnv<'_> {
         }
     }
 
-    fn ipa(&self, ipa: Ipa, level: Option<Level>) {
-        tlb::ipa(ipa, level);
-    }
-
-    fn range(&self, ipa: Ipa, page_count: u64, level: Option<Level>) {
-        tlb::range(ipa, page_count, level);
-    }
-
-    fn stage1(&self) {
-        tlb::stage1();
-    }
-
-    fn vmid(&self) {
-        tlb::vmid();
-    }
-
-    fn local(&self, ipa: Ipa) {
-        tlb::local(ipa);
-    }
-
-    fn dsb_ishst(&self) {
-        sysreg::dsb_ishst();
-    }
-
-    fn dsb_ish(&self) {
-        sysreg::dsb_ish();
-    }
-
-    fn repeat(&self) {
-        tlb::repeat();
-    }
-
-    fn isb(&self) {
-        sysreg::isb();
-    }
+    tlb::instructions!();
 }
 
 impl Cache for VmEnv<'_> {

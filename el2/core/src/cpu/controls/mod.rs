@@ -10,14 +10,12 @@
 //! opposite: what the firmware does not switch is trapped, and what is trapped is in the tables of
 //! [`crate::sysreg`].
 
-mod el2;
 mod fixed;
 mod guest;
 mod host;
 #[cfg(test)]
 mod tests;
 
-pub use el2::sctlr_el2;
 pub use fixed::{Fixed, HOST_ENTRY_SCTLR_EL1, HOST_ENTRY_SPSR};
 
 use super::gates::{self, open};
@@ -32,7 +30,7 @@ pub struct Controls {
     pub hcrx: Option<u64>,
     /// CPTR_EL2. A guest's has TFP set; see [`Controls::CPTR_TFP`].
     pub cptr: u64,
-    /// MDCR_EL2. A guest's has TDA set; see [`Controls::MDCR_TDA`].
+    /// MDCR_EL2. A guest's has TDA set: accesses to debug registers are emulated.
     pub mdcr: u64,
     /// CNTHCTL_EL2.
     pub cnthctl: u64,
@@ -85,7 +83,8 @@ pub struct FineTraps2 {
 impl Controls {
     /// CPTR_EL2.TFP: traps FP and SIMD. Cleared in a guest's value once its registers are loaded.
     pub const CPTR_TFP: u64 = 1 << 10;
-    /// MDCR_EL2.TDA: traps debug registers. Cleared in a guest's value once its own are loaded.
+    /// MDCR_EL2.TDA: traps debug registers. Always set for a guest: its values are loaded into the CPU's
+    /// registers when they come to mean something, but each access of its own is emulated.
     pub const MDCR_TDA: u64 = 1 << 9;
 
     /// Returns the values for the host.

@@ -1,7 +1,7 @@
 //! Expected values are spelled bit by bit from the Arm ARM, chapter D24.2.
 
 use crate::cpu::tests::*;
-use crate::cpu::{Controls, Features, Fixed, IdRegisters, Selection, sctlr_el2};
+use crate::cpu::{Controls, Features, Fixed, IdRegisters, Selection};
 
 fn host(id: &IdRegisters) -> Controls {
     Controls::host(id, &Selection::new(id, Features::ALL).unwrap())
@@ -199,13 +199,4 @@ fn a_buffer_of_el3_is_left_alone() {
     // PA (4) and PCT = 1 (7:6).
     assert_eq!(Fixed::new(&N1).pmscr, Some(0x50));
     assert_eq!(Fixed::new(&IdRegisters { pmbidr: 1 << 4, ..N1 }).pmscr, None);
-}
-
-#[test]
-fn el2_protects_itself_with_what_the_part_has() {
-    // RES1 bits 4, 5, 11, 16, 18, 22, 23, 28, 29; M, C, SA, I, WXN.
-    let base = 0x30c5_0830 | 0x0008_100d;
-    assert_eq!(sctlr_el2(&A57), base);
-    assert_eq!(sctlr_el2(&N1), base | 1 << 21);
-    assert_eq!(sctlr_el2(&MAX), base | 1 << 31 | 1 << 36 | 1 << 21);
 }
