@@ -11,12 +11,12 @@ use spin::mutex::SpinMutex;
 use verdigris_abi::{Error, Ipa, Pa, Status};
 use verdigris_core::cpu::{HOST_ENTRY_SPSR, vtcr};
 use verdigris_platform::{Machine, Region};
-use verdigris_stage2::{Attributes, Geometry, HostFault, Identity, Level, Root};
+use verdigris_stage2::{Attributes, Geometry, HostFault, Identity, Root};
 use verdigris_stage2::{PageSource, Table, TableMemory, TablePage, hardware::Tlb};
 
 use super::percpu::PerCpu;
 use super::start::expect;
-use super::sysreg::{self, dsb_ish, dsb_ishst, isb};
+use super::sysreg::{self, isb};
 use super::tlb::{self, Context};
 use super::{boot, controls, counter, memory, system};
 

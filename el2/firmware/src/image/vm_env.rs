@@ -3,7 +3,7 @@
 
 use core::cell::Cell;
 
-use verdigris_abi::{Error, Ipa, Pa, Stat};
+use verdigris_abi::{Error, Pa, Stat};
 use verdigris_stage2::hardware::{Cache, Counters, Cpus, Shares, Tlb};
 use verdigris_stage2::{Level, PageSource, Table, TableMemory, TablePage};
 
