@@ -48,6 +48,16 @@ impl Level {
         }
     }
 
+    /// Returns the next level up; `None` for the first.
+    pub const fn above(self) -> Option<Self> {
+        match self {
+            Self::L0 => None,
+            Self::L1 => Some(Self::L0),
+            Self::L2 => Some(Self::L1),
+            Self::L3 => Some(Self::L2),
+        }
+    }
+
     /// Returns log2 of the bytes that one entry spans.
     pub const fn shift(self) -> u32 {
         PAGE_SHIFT + INDEX_BITS * (3 - self as u32)

@@ -16,13 +16,14 @@
 //! Layers, from the bottom: [`descriptor`] and [`geometry`] (pure values), [`entry`] (the atomic),
 //! [`memory`] and [`hardware`] (traits), [`walk`], [`flush`] (invalidation), and on these [`identity`]
 //! (the host) and [`stage2`] (a VM). What keeps concurrent calls on a VM apart: [`contract`],
-//! [`batches`], [`epoch`], [`drain`], [`limbo`]. The operations on a VM are methods of [`Stage2`], one module each.
+//! [`batches`], [`epoch`], [`drain`], [`dirty`], [`limbo`]. The operations on a VM are methods of [`Stage2`], one module each.
 #![cfg_attr(not(any(test, loom)), no_std)]
 
 pub mod attributes;
 pub mod batches;
 pub mod contract;
 pub mod descriptor;
+pub mod dirty;
 pub mod drain;
 pub mod entry;
 pub mod epoch;
@@ -37,6 +38,7 @@ pub mod range;
 pub mod stage2;
 pub mod sync;
 pub mod walk;
+pub mod working_set;
 
 mod age;
 mod fault;
@@ -50,6 +52,7 @@ mod unmap;
 pub use age::AgeFlush;
 pub use attributes::{Attributes, leaf_level};
 pub use descriptor::{Descriptor, Kind, Level};
+pub use dirty::{DirtySink, NoDirty};
 pub use entry::Entry;
 pub use fault::{Access, FaultKind, Resolution};
 pub use flush::Config;

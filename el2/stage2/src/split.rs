@@ -1,52 +1,175 @@
-//! Split: a block that reaches past a range loses the part inside, and keeps the rest as a table.
+//! Split: a block becomes a table of what it translated, whole or with a hole.
 //!
-//! Break, invalidate, make. Between break and make the entry is [`Descriptor::BUSY`], so that faults on
-//! the rest are retried and not taken to the host. The make half makes an invalid entry valid, so it
-//! stands in a gate like any map, against the number that was sampled *before* the break: if another
-//! invalidation of the rest began since, the rest stays unmapped, and the guest faults it in again.
+//! Two callers: an invalidation that ends inside a block keeps the rest as a table; and a call splits the
+//! blocks of a range before there is need ([`Stage2::split_range`]). The table is filled from the very
+//! value that the entry was exchanged from, so access flag, dirty state and software bits carry over.
 //!
-//! Without a free table page (or share) the whole block goes: an invalidation never fails.
+//! **Break, invalidate, make** is the rule. Between break and make the entry is [`Descriptor::BUSY`], so
+//! that faults on the rest are retried and not taken to the host. The make half makes an invalid entry
+//! valid, so it stands in a gate like any map, against the number that was sampled *before* the break:
+//! if another invalidation of the rest began since, the rest stays unmapped, and the guest faults it in
+//! again.
+//!
+//! **With FEAT_BBM level 2** ([`crate::Config::bbm2`]) the table takes the block's place by one exchange,
+//! and the invalidation comes after it (Arm ARM DDI 0487, D8.16.2): nothing is gone for a moment, so
+//! nothing is made, and there is nothing to refuse. A walker that updates the block meanwhile makes the
+//! exchange fail, and the table is filled anew; one that comes later updates the table's entries. What a
+//! TLB still holds of the block translates the same addresses with the same permissions, until the
+//! invalidation is complete.
+//!
+//! Without a free table page (or share) an invalidation takes the whole block: it never fails. A call
+//! fails, and has changed nothing.
 
 use crate::contract::Verdict;
-use crate::descriptor::{Descriptor, Level};
+use crate::descriptor::{Descriptor, Kind, Level};
 use crate::flush::{self, Span};
 use crate::hardware::{Env, Removed};
 use crate::memory::TablePage;
-use crate::range::Range;
-use crate::stage2::Stage2;
-use crate::walk::Position;
+use crate::range::{Outcome, Range};
+use crate::stage2::{Stage2, count_retry, permit};
+use crate::sync::pause;
+use crate::walk::{self, Position};
 use core::iter::once;
-use verdigris_abi::{Pa, Stat};
+use verdigris_abi::{Error, Ipa, Pa, Stat};
+
+/// What became of a block that was to be split.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// A table stands in its place.
+    Split,
+    /// It is gone.
+    Dropped,
+    /// Another CPU was faster: look again.
+    Raced,
+}
 
 impl Stage2 {
+    /// Makes leaves of `level` of all larger blocks in a range, and of what of them reaches past it.
+    ///
+    /// Everything stays mapped as it was. Errors: [`Error::Invalid`] for a level without leaves;
+    /// [`Error::NoMemory`], [`Error::Limit`], [`Error::Retry`] while a block's span is being invalidated.
+    pub fn split_range<E: Env>(&self, env: &E, range: Range, level: Level) -> Outcome {
+        if !self.root.geometry().has_leaves_at(level) {
+            return Outcome::stopped(0, Error::Invalid);
+        }
+        self.limbo.reap(env);
+        let mut page = range.start;
+        while page < range.end && !(page > range.start && env.interrupt_pending()) {
+            match self.split_step(env, page, level) {
+                Ok(next) => page = next,
+                Err(error) => {
+                    count_retry(env, Some(error));
+                    return Outcome::stopped(page - range.start, error);
+                }
+            }
+        }
+        Outcome::done(page.min(range.end) - range.start)
+    }
+
+    /// Does one step: an entry above `level` that has no block is passed, a block is split and stays.
+    fn split_step<E: Env>(&self, env: &E, page: u64, level: Level) -> Result<u64, Error> {
+        let above = level.above().unwrap_or(level);
+        let at = walk::find_down_to(env, self.root, Ipa::from_page(page), above);
+        let span = Range::span(page, at.level);
+        match at.old.kind(at.level) {
+            Kind::Leaf(_) if at.level < level => self.split_whole(env, &at, span).map(|()| page),
+            // Its maker waits for nobody, so this wait is short: look again.
+            Kind::Busy => {
+                pause();
+                Ok(page)
+            }
+            _ => Ok(span.end),
+        }
+    }
+
+    /// Splits a block that stays mapped as a whole.
+    fn split_whole<E: Env>(&self, env: &E, at: &Position<'_>, span: Range) -> Result<(), Error> {
+        let nothing = Range { start: span.start, end: span.start };
+        let mut split = Split { range: nothing, span, level: at.level, old: at.old };
+        self.permit_split(env, &split)?;
+        let page = self.alloc(env).ok_or(Error::NoMemory)?;
+        if let Err(error) = split.share(env) {
+            env.free(page);
+            return Err(error);
+        }
+        match self.replace_block(env, at, &mut split, Some(page)) {
+            Fate::Split => env.release(split.block().pa, split.level),
+            Fate::Dropped => self.report(env, &split.block()),
+            Fate::Raced => {}
+        }
+        Ok(())
+    }
+
+    /// Refuses a call on a block that is being invalidated, so that the make half isn't sure to fail.
+    fn permit_split<E: Env>(&self, env: &E, split: &Split) -> Result<(), Error> {
+        let inside = self.contract.enter(env);
+        permit(env, self.contract.check(&inside, split.span, self.contract.sample()))
+    }
+
     /// Takes the part of a block that is inside `range` away.
     ///
     /// `span` is what the block translates. Parts that are themselves blocks and reach past the range
     /// stay whole for now: the caller comes by again.
     pub(crate) fn split<E: Env>(&self, env: &E, at: &Position<'_>, range: Range, span: Range) {
-        let sampled = self.contract.sample();
-        let table = self.alloc(env);
-        self.batches.begin();
-        let taken = at.entry().take_leaf(at.level, Descriptor::BUSY);
-        if taken.is_some() {
-            self.flush(env, once(Span::leaf(span.ipa(), at.level)));
+        let mut split = Split { range, span, level: at.level, old: at.old };
+        let page = self.alloc(env).filter(|&page| {
+            let shared = split.share(env).is_ok();
+            if !shared {
+                env.free(page);
+            }
+            shared
+        });
+        if self.replace_block(env, at, &mut split, page) != Fate::Raced {
+            self.report(env, &split.block());
         }
-        self.batches.finish();
-        let Some(old) = taken else {
-            // Another CPU was faster: look again.
-            return table.into_iter().for_each(|page| env.free(page));
-        };
-        let split = Split { range, span, level: at.level, old };
-        let made = table.is_some_and(|page| self.make(env, at, &split, sampled, page));
-        if !made {
-            let _ = at.entry().exchange(Descriptor::BUSY, Descriptor::INVALID);
-            env.count(Stat::BlocksDropped, 1);
-        }
-        let pa = old.leaf_address(at.level).expect("a leaf was taken");
-        self.report(env, &Removed { ipa: span.ipa(), pa, level: at.level, old });
     }
 
-    /// Links the table of what stays; `false`, with everything given back, if that may not be.
+    /// Puts the table in the block's place, with all shares for it taken; or nothing, without a page.
+    ///
+    /// Where the table isn't needed after all, page and shares are given back. `split.old` is the block
+    /// as it was when it went.
+    fn replace_block<E: Env>(
+        &self,
+        env: &E,
+        at: &Position<'_>,
+        split: &mut Split,
+        page: Option<TablePage>,
+    ) -> Fate {
+        let sampled = self.contract.sample();
+        self.batches.begin();
+        let taken = match page {
+            Some(page) if self.config.bbm2 => split.exchange(env, at, page),
+            Some(_) => split.take(at, Descriptor::BUSY),
+            None => split.take(at, Descriptor::INVALID),
+        };
+        if taken {
+            self.flush(env, once(Span::leaf(split.span.ipa(), split.level)));
+        }
+        self.batches.finish();
+        let linked = |page| self.config.bbm2 || self.make(env, at, split, sampled, page);
+        let fate = match page {
+            _ if !taken => Fate::Raced,
+            Some(page) if linked(page) => Fate::Split,
+            _ => Fate::Dropped,
+        };
+        self.conclude_split(env, split, page, fate);
+        fate
+    }
+
+    /// Counts what happened, and gives back what wasn't used.
+    fn conclude_split<E: Env>(&self, env: &E, split: &Split, page: Option<TablePage>, fate: Fate) {
+        match fate {
+            Fate::Split => env.count(Stat::BlocksSplit, 1),
+            Fate::Dropped => env.count(Stat::BlocksDropped, 1),
+            Fate::Raced => {}
+        }
+        if let Some(page) = page.filter(|_| fate != Fate::Split) {
+            split.unshare(env, split.parts());
+            env.free(page);
+        }
+    }
+
+    /// Links the table of what stays where the block was broken, or leaves nothing there.
     fn make<E: Env>(
         &self,
         env: &E,
@@ -55,42 +178,26 @@ impl Stage2 {
         sampled: u64,
         page: TablePage,
     ) -> bool {
-        let made = split.share(env) && {
-            split.fill(env, page);
-            let linked = self.link_split(env, at, split, sampled, page);
-            if !linked {
-                split.unshare(env, split.parts());
-            }
-            linked
-        };
-        if made {
-            flush::publish(env);
-        } else {
-            env.free(page);
-        }
-        made
-    }
-
-    fn link_split<E: Env>(
-        &self,
-        env: &E,
-        at: &Position<'_>,
-        split: &Split,
-        sampled: u64,
-        page: TablePage,
-    ) -> bool {
+        split.fill(env, page);
         let inside = self.contract.enter(env);
-        split
+        let clear = split
             .rest()
             .into_iter()
             .flatten()
-            .all(|rest| self.contract.check(&inside, rest, sampled) == Verdict::Clear)
-            && at.entry().exchange(Descriptor::BUSY, Descriptor::table(page)).is_ok()
+            .all(|rest| self.contract.check(&inside, rest, sampled) == Verdict::Clear);
+        let made = if clear { Descriptor::table(page) } else { Descriptor::INVALID };
+        let linked = at.entry().exchange(Descriptor::BUSY, made).is_ok() && clear;
+        drop(inside);
+        if linked {
+            flush::publish(env);
+        }
+        linked
     }
 }
 
-/// A block that was taken away to be split.
+/// A block that is to be split, and what of it goes.
 struct Split {
+    /// What goes, if a whole part lies in it.
     range: Range,
     span: Range,
     level: Level,
@@ -100,6 +207,35 @@ struct Split {
 impl Split {
     fn next(&self) -> Level {
         self.level.next().expect("pages are not split")
+    }
+
+    /// Returns the block, for the report that it is gone.
+    fn block(&self) -> Removed {
+        let pa = self.old.leaf_address(self.level).expect("only leaves are split");
+        Removed { ipa: self.span.ipa(), pa, level: self.level, old: self.old }
+    }
+
+    /// Tells whether a leaf is the block that the shares were taken for.
+    fn is_block(&self, now: Descriptor) -> bool {
+        now.leaf_address(self.level) == self.old.leaf_address(self.level)
+    }
+
+    /// Takes the block away, as it is at that moment.
+    fn take(&mut self, at: &Position<'_>, instead: Descriptor) -> bool {
+        let taken = at.entry().update_leaf(self.level, |now| self.is_block(now).then_some(instead));
+        taken.map(|old| self.old = old).is_ok()
+    }
+
+    /// Exchanges the block for the table, filled from what the block is at that moment.
+    fn exchange<E: Env>(&mut self, env: &E, at: &Position<'_>, page: TablePage) -> bool {
+        loop {
+            self.fill(env, page);
+            match at.entry().exchange(self.old, Descriptor::table(page)) {
+                Ok(()) => return true,
+                Err(now) if self.is_block(now) => self.old = now,
+                Err(_) => return false,
+            }
+        }
     }
 
     /// Returns what of the block's span is before and after the range.
@@ -129,14 +265,14 @@ impl Split {
     }
 
     /// Takes a share for each part that stays: all of them, or none.
-    fn share<E: Env>(&self, env: &E) -> bool {
+    fn share<E: Env>(&self, env: &E) -> Result<(), Error> {
         for index in self.parts().filter(|&index| self.keeps(index)) {
-            if env.acquire(self.pa(index), self.next()).is_err() {
+            if let Err(error) = env.acquire(self.pa(index), self.next()) {
                 self.unshare(env, 0..index);
-                return false;
+                return Err(error);
             }
         }
-        true
+        Ok(())
     }
 
     fn unshare<E: Env>(&self, env: &E, parts: core::ops::Range<usize>) {
