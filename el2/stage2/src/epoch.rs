@@ -10,8 +10,11 @@
 //! This module keeps the counters right. Leaving an invalidation out because of them is a decision of
 //! the remover, taken on the value that its exchange returned, and reads `begun` *after* that exchange.
 
-use crate::hardware::Tlb;
+use crate::hardware::{Env, Tlb};
+use crate::leaves::Mask;
+use crate::stage2::Stage2;
 use crate::sync::{AtomicU64, Ordering, fence};
+use verdigris_abi::Stat;
 
 /// The counters of one VM.
 pub struct Epoch {
@@ -53,12 +56,52 @@ impl Epoch {
         self.flushed.fetch_max(proof.0, Ordering::AcqRel);
     }
 
+    /// Tells whether an invalidation of the whole VMID that begins now would prove anything: not while a
+    /// pass is under way.
+    pub fn can_be_proved(&self) -> bool {
+        let begun = self.begun.load(Ordering::Relaxed);
+        self.ended.load(Ordering::Relaxed) == begun
+    }
+
     /// Tells whether a leaf that a remover's exchange just returned old is in no TLB.
     ///
     /// To be asked after that exchange, never before.
     pub fn proves_absence(&self) -> bool {
         let begun = self.begun.load(Ordering::Acquire);
         self.flushed.load(Ordering::Acquire) == begun
+    }
+}
+
+impl Stage2 {
+    /// Invalidates the whole VM once, so that from here on old means absent; not at all if the epoch
+    /// proves that already.
+    pub fn flush_epoch<E: Env>(&self, env: &E) {
+        if !self.epoch.proves_absence() {
+            self.flush_all(env);
+        }
+    }
+
+    /// Invalidates what one batch took away, or took the permission to write from; complete when it
+    /// returns.
+    ///
+    /// Of `all`, the leaves in `young` had their access flag set in the value that the exchange
+    /// *returned*. The others are old, and left out where the epoch proves them absent from every TLB.
+    /// Between the caller's `batches.begin` and `finish`.
+    pub(crate) fn flush_taken<E: Env>(&self, env: &E, all: Mask, young: u64) {
+        let old = all.bits & !young;
+        let proven = self.config.skip && old != 0 && self.epoch.proves_absence();
+        let left_out = if proven { old } else { 0 };
+        let named = Mask { bits: all.bits & !left_out, ..all };
+        if named.bits == 0 {
+            // What was taken is gone for every walk that begins after this.
+            env.dsb_ish();
+        } else if self.config.skip && old & named.bits != 0 && self.epoch.can_be_proved() {
+            self.flush_all(env);
+        } else {
+            self.flush(env, named.spans());
+        }
+        env.count(Stat::FlushesSkipped, u64::from(left_out.count_ones()));
+        env.count(Stat::FlushesDone, named.count());
     }
 }
 

@@ -59,16 +59,19 @@ impl Mask {
 /// Leaves that were taken away, as they were: reported once their invalidation is complete.
 pub(crate) struct Taken {
     pub(crate) mask: Mask,
+    /// Those whose access flag was set.
+    pub(crate) young: u64,
     old: [Descriptor; BATCH as usize],
 }
 
 impl Taken {
     pub(crate) const fn new(start: Ipa, level: Level) -> Self {
-        Self { mask: Mask::new(start, level), old: [Descriptor::INVALID; BATCH as usize] }
+        Self { mask: Mask::new(start, level), young: 0, old: [Descriptor::INVALID; BATCH as usize] }
     }
 
     pub(crate) fn push(&mut self, index: usize, old: Descriptor) {
         self.mask.set(index);
+        self.young |= u64::from(old.is_young()) << index;
         self.old[index] = old;
     }
 

@@ -45,15 +45,16 @@ impl Set {
 }
 
 impl Stage2 {
-    /// Replaces the page (or the block, by one of its size) behind an IPA, or maps it.
+    /// Replaces the page (or the block, by one of its size) behind an IPA, or maps it; tells whether
+    /// an old one was dirty that is gone now, or no longer counts as dirty.
     ///
     /// Errors as for map; [`Error::Exists`] if a leaf of another size or a table stands there.
-    pub fn set<E: Env>(&self, env: &E, set: &Set) -> Result<(), Error> {
+    pub fn set<E: Env>(&self, env: &E, set: &Set) -> Result<bool, Error> {
         self.check_set(set)?;
         self.limbo.reap(env);
         let at = walk::find_down_to(env, self.root, set.ipa, set.level);
         let result = match at.old.kind(at.level) {
-            Kind::Invalid => self.set_nothing(env, set),
+            Kind::Invalid => self.set_nothing(env, set).map(|()| false),
             Kind::Leaf(_) if at.level == set.level => self.replace(env, &at, set),
             Kind::Busy => Err(Error::Retry),
             Kind::Leaf(_) | Kind::Table(_) => Err(Error::Exists),
@@ -77,7 +78,7 @@ impl Stage2 {
     }
 
     /// Replaces a leaf: prepares, asks the contract, then does what can't fail.
-    fn replace<E: Env>(&self, env: &E, at: &Position<'_>, set: &Set) -> Result<(), Error> {
+    fn replace<E: Env>(&self, env: &E, at: &Position<'_>, set: &Set) -> Result<bool, Error> {
         env.acquire(set.pa, set.level)?;
         if !self.config.fwb {
             env.clean(set.pa, set.level.bytes());
@@ -95,7 +96,8 @@ impl Stage2 {
         if !matches!(made, Ok(true)) {
             env.release(set.pa, set.level);
         }
-        made.map(drop)
+        made.and(broken)
+            .map(|(old, busy)| old.is_dirty() && (busy || !self.successor(old, set).is_dirty()))
     }
 
     /// Breaks the old leaf, or changes it in place where that is allowed, if the contract permits.

@@ -14,6 +14,7 @@ use crate::attributes::Attributes;
 use crate::batches::Batches;
 use crate::contract::{Contract, Verdict};
 use crate::descriptor::{Descriptor, Level};
+use crate::dirty::Orphans;
 use crate::drain::Parked;
 use crate::epoch::Epoch;
 use crate::flush::{self, Config, Issued, Span};
@@ -37,6 +38,7 @@ pub struct Stage2 {
     pub(crate) batches: Batches,
     pub(crate) epoch: Epoch,
     pub(crate) parked: Parked,
+    pub(crate) orphans: Orphans,
     pub(crate) limbo: Limbo,
 }
 
@@ -50,8 +52,14 @@ impl Stage2 {
             batches: Batches::new(),
             epoch: Epoch::new(),
             parked: Parked::new(),
+            orphans: Orphans::new(),
             limbo: Limbo::new(),
         }
+    }
+
+    /// Returns the dirty bits that have lost their pages: for harvest to report.
+    pub const fn orphans(&self) -> &Orphans {
+        &self.orphans
     }
 
     /// Returns the root, for VTTBR_EL2 and VTCR_EL2.

@@ -11,6 +11,7 @@
 //! wait make sure that no map is about to install into it.
 
 use crate::descriptor::{Descriptor, Kind, Level};
+use crate::dirty::DirtySink;
 use crate::drain::Drain;
 use crate::flush::Span;
 use crate::hardware::{Env, Removed};
@@ -36,7 +37,8 @@ struct Strip {
 
 impl Stage2 {
     /// Unmaps a range: begin and end in one. Progress may be 0.
-    pub fn unmap<E: Env>(&self, env: &E, range: Range) -> Outcome {
+    pub fn unmap<E: Env>(&self, env: &E, range: Range, dirty: &mut impl DirtySink) -> Outcome {
+        let _ = dirty.capacity();
         let hold = self.contract.raise(range);
         let reached = self.strip(env, range, range.start);
         self.contract.lower(range, hold);
@@ -53,7 +55,9 @@ impl Stage2 {
         range: Range,
         resume: bool,
         done: u64,
+        dirty: &mut impl DirtySink,
     ) -> Outcome {
+        let _ = dirty.capacity();
         if done > range.page_count() {
             return Outcome::stopped(0, Error::Invalid);
         }
@@ -70,7 +74,14 @@ impl Stage2 {
     /// Ends an invalidation: unmaps what begin left, publishes a number, lowers the mark.
     ///
     /// While it returns less than the whole range the mark stands, and it is to be called again.
-    pub fn invalidate_end<E: Env>(&self, env: &E, range: Range, done: u64) -> Outcome {
+    pub fn invalidate_end<E: Env>(
+        &self,
+        env: &E,
+        range: Range,
+        done: u64,
+        dirty: &mut impl DirtySink,
+    ) -> Outcome {
+        let _ = dirty.capacity();
         if done > range.page_count() {
             return Outcome::stopped(0, Error::Invalid);
         }
@@ -182,7 +193,7 @@ impl Stage2 {
             span = Range::span(span.end, at.level);
         }
         if taken.mask.bits != 0 {
-            self.flush(env, taken.mask.spans());
+            self.flush_taken(env, taken.mask, taken.young);
         }
         self.batches.finish();
         for leaf in taken.removed() {

@@ -5,7 +5,7 @@ mod support;
 
 use support::model::*;
 use support::{Machine, Step};
-use verdigris_stage2::{AgeFlush, Config, Ipa, Level, Map, Outcome, Stage2, Stat};
+use verdigris_stage2::{AgeFlush, Config, Ipa, Level, Map, NoDirty, Outcome, Stage2, Stat};
 
 const OLD: u64 = verdigris_abi::flags::MAP_OLD;
 
@@ -204,7 +204,7 @@ fn old_leaves_are_mapped_old_and_unmapped_with_their_last_flag() {
     let (machine, vm) = vm();
     let _ = vm.map(&machine, &map(0x1000, 0x8000_0000, 2, RW | OLD));
     machine.touch(vm.root().geometry(), 0x2000);
-    let _ = vm.unmap(&machine, vm.range(Ipa(0x1000), 2).unwrap());
+    let _ = vm.unmap(&machine, vm.range(Ipa(0x1000), 2).unwrap(), &mut NoDirty);
     let flags: Vec<bool> = machine.take_removed().iter().map(|leaf| leaf.old.is_young()).collect();
     assert_eq!(flags, [false, true]);
     let request = Map { level: Level::L2, sequence: vm.sequence(), ..map(0x20_0000, 0, 512, RW) };

@@ -5,7 +5,7 @@ mod support;
 
 use support::model::*;
 use support::{Machine, Step};
-use verdigris_stage2::{Config, Error, Ipa, Level, Outcome, Set, Stage2};
+use verdigris_stage2::{Config, Error, Ipa, Level, NoDirty, Outcome, Set, Stage2};
 
 fn vm(fwb: bool) -> (Machine, Stage2) {
     let config = Config { fwb, dic: true, ..Config::default() };
@@ -42,7 +42,7 @@ fn unmap_cleans_a_block_and_looks_at_interrupts() {
     machine.take_steps();
     machine.interrupt_after.set(Some(1));
     let range = vm.range(Ipa(0), 4 * 512).unwrap();
-    assert_eq!(vm.unmap(&machine, range), Outcome::done(2 * 512));
+    assert_eq!(vm.unmap(&machine, range, &mut NoDirty), Outcome::done(2 * 512));
     assert_eq!(cleaned(&machine), [2 * MIB, 2 * MIB]);
 }
 
@@ -57,7 +57,7 @@ fn a_gigabyte_is_too_much_to_clean() {
     assert!(machine.shares.borrow().is_empty());
     assert!(all_leaves(&machine, 40, 1).is_empty());
     let block = Set { level: Level::L2, ..set(GIB, 0x40_0000_0000, RW) };
-    assert_eq!(vm.set(&machine, &block), Ok(()));
+    assert_eq!(vm.set(&machine, &block), Ok(false));
     assert_eq!(cleaned(&machine), [2 * MIB]);
 }
 
@@ -68,8 +68,8 @@ fn nothing_is_cleaned_with_forced_write_back() {
     machine.interrupt_after.set(Some(0));
     assert_eq!(vm.map(&machine, &request), Outcome::done(2 * 262_144), "one batch");
     let block = Set { level: Level::L1, ..set(GIB, 0x80_0000_0000, RW) };
-    assert_eq!(vm.set(&machine, &block), Ok(()));
+    assert_eq!(vm.set(&machine, &block), Ok(true));
     let range = vm.range(Ipa(GIB), 2 * 262_144).unwrap();
-    assert_eq!(vm.unmap(&machine, range), Outcome::done(2 * 262_144));
+    assert_eq!(vm.unmap(&machine, range, &mut NoDirty), Outcome::done(2 * 262_144));
     assert_eq!(cleaned(&machine), []);
 }

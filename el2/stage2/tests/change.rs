@@ -9,7 +9,8 @@ use support::model::*;
 use support::{Machine, Step};
 use verdigris_abi::flags::MAP_OLD;
 use verdigris_stage2::{
-    Access, AgeFlush, Config, Error, FaultKind, Ipa, Level, Outcome, Resolution, Set, Stage2, Stat,
+    Access, AgeFlush, Config, Error, FaultKind, Ipa, Level, NoDirty, Outcome, Resolution, Set,
+    Stage2, Stat,
 };
 
 const HOT: &[u64] = &[0x1000, 0x2000, 0x20_0000];
@@ -48,7 +49,7 @@ fn set_breaks_invalidates_and_makes() {
         };
         assert_eq!(stands, expected, "{step:?}");
     });
-    assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(()));
+    assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(true));
     machine.unwatch();
     assert_eq!(
         machine.take_steps(),
@@ -83,7 +84,7 @@ fn set_invalidates_an_old_leaf_too() {
     let range = vm.range(Ipa(0x1000), 1).unwrap();
     assert_eq!(vm.age(&machine, range, AgeFlush::None, |_, _| {}), Outcome::done(1));
     assert!(!machine.tlb.borrow().as_ref().unwrap().is_empty());
-    assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(()));
+    assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(true));
     assert!(machine.tlb.borrow().as_ref().unwrap().is_empty(), "not one entry of the old page");
     assert_eq!(raw(&machine, &vm, 0x1000), 0x9000_0000 | DATA & !YOUNG | 3, "old stays old");
 }
@@ -91,7 +92,7 @@ fn set_invalidates_an_old_leaf_too() {
 #[test]
 fn set_maps_where_nothing_stood() {
     let (machine, vm) = vm();
-    assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(()));
+    assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(false));
     assert_eq!(raw(&machine, &vm, 0x1000), 0x9000_0000 | DATA | 3);
     assert_eq!(machine.stat(Stat::TlbiStage1) + machine.stat(Stat::TlbiVmid), 0);
     assert_eq!(machine.stat(Stat::LeavesMapped), 1);
@@ -102,9 +103,9 @@ fn set_respects_write_protection() {
     let (machine, vm) = vm();
     let _ = vm.map(&machine, &map(0x1000, 0x8000_0000, 2, RW));
     assert_eq!(protect(&machine, &vm, 0x1000, 1), Outcome::done(1));
-    assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(()));
+    assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(false));
     assert_eq!(raw(&machine, &vm, 0x1000), 0x9000_0000 | GUEST | YOUNG | NO_EXEC | 3);
-    assert_eq!(vm.set(&machine, &set(0x2000, 0x9000_1000, 1)), Ok(()), "read-only as asked");
+    assert_eq!(vm.set(&machine, &set(0x2000, 0x9000_1000, 1)), Ok(true), "read-only as asked");
     assert_eq!(raw(&machine, &vm, 0x2000), 0x9000_1000 | GUEST | YOUNG | NO_EXEC | 3);
 }
 
@@ -113,11 +114,11 @@ fn set_of_the_same_page_changes_permissions_in_place() {
     let (machine, vm) = vm();
     let _ = vm.map(&machine, &map(0x1000, 0x8000_0000, 1, RW));
     machine.take_steps();
-    assert_eq!(vm.set(&machine, &set(0x1000, 0x8000_0000, RWX)), Ok(()));
+    assert_eq!(vm.set(&machine, &set(0x1000, 0x8000_0000, RWX)), Ok(false), "dirty as before");
     assert_eq!(raw(&machine, &vm, 0x1000), 0x8000_0000 | GUEST | WRITE | YOUNG | 3);
     let steps = machine.take_steps();
     assert_eq!(steps[1..], locally(0x1000), "added: here only, and in the VM's context");
-    assert_eq!(vm.set(&machine, &set(0x1000, 0x8000_0000, 1)), Ok(()));
+    assert_eq!(vm.set(&machine, &set(0x1000, 0x8000_0000, 1)), Ok(true));
     assert_eq!(raw(&machine, &vm, 0x1000), 0x8000_0000 | GUEST | YOUNG | NO_EXEC | 3);
     assert!(machine.take_steps().contains(&Step::Stage1), "removed: everywhere");
     machine.tlb.borrow().as_ref().unwrap().assert_no_writes(0, 0x2000);
@@ -133,7 +134,7 @@ fn set_is_refused_as_map_is() {
     let before = all_leaves(&machine, 40, 1);
     let range = vm.range(Ipa(0x1000), 1).unwrap();
     let elsewhere = vm.range(Ipa(GIB), 1).unwrap();
-    let _ = vm.unmap(&machine, elsewhere);
+    let _ = vm.unmap(&machine, elsewhere, &mut NoDirty);
     let request = set(0x1000, 0x9000_0000, RW);
     let refused = [
         (set(0x20_0000, 0xa000_0000, RW), Error::Exists),
@@ -152,7 +153,7 @@ fn set_is_refused_as_map_is() {
     machine.owned_below.set(u64::MAX);
     assert_eq!(all_leaves(&machine, 40, 1), before);
     assert_eq!(machine.shares.borrow().len(), 2);
-    let _ = vm.unmap(&machine, range);
+    let _ = vm.unmap(&machine, range, &mut NoDirty);
     assert_eq!(vm.set(&machine, &request), Err(Error::Retry));
 }
 
@@ -178,13 +179,13 @@ fn set_leaves_the_entry_invalid_if_an_invalidation_comes_between() {
         assert_eq!(other.map(machine, &again), Outcome::stopped(0, Error::Retry));
         let before = machine.stat(Stat::TlbiStage1) + machine.stat(Stat::TlbiVmid);
         let range = other.range(Ipa(0x1000), 1).unwrap();
-        assert_eq!(other.unmap(machine, range), Outcome::done(1));
+        assert_eq!(other.unmap(machine, range, &mut NoDirty), Outcome::done(1));
         let after = machine.stat(Stat::TlbiStage1) + machine.stat(Stat::TlbiVmid);
         assert_eq!(after, before + 1, "gone, but not yet finished");
         machine.cpu.set(cpu);
         machine.tlb.replace(tlb);
     });
-    assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(()));
+    assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(true));
     machine.unwatch();
     assert_eq!(machine.walk(geometry, 0x1000), None);
     assert!(machine.shares.borrow().is_empty());
@@ -243,7 +244,7 @@ fn fault(machine: &Machine, vm: &Stage2, access: Access, kind: FaultKind) -> Res
 #[test]
 fn translation_faults_go_to_the_host_with_the_number() {
     let (machine, vm) = vm();
-    let _ = vm.unmap(&machine, vm.range(Ipa(GIB), 1).unwrap());
+    let _ = vm.unmap(&machine, vm.range(Ipa(GIB), 1).unwrap(), &mut NoDirty);
     let to_host = Resolution::ToHost { sequence: 1, denied: false };
     assert_eq!(fault(&machine, &vm, Access::Read, FaultKind::Translation), to_host);
     let outside = vm.resolve_fault(&machine, Ipa(1 << 40), Access::Read, FaultKind::Translation);
@@ -263,7 +264,7 @@ fn access_flag_faults_are_resolved_without_an_invalidation() {
     assert_eq!(raw(&machine, &vm, 0x1000), 0x8000_0000 | DATA | 3);
     assert_eq!(machine.take_steps(), []);
     assert_eq!(fault(&machine, &vm, Access::Read, FaultKind::AccessFlag), Resolution::Spurious);
-    let _ = vm.unmap(&machine, vm.range(Ipa(0x1000), 1).unwrap());
+    let _ = vm.unmap(&machine, vm.range(Ipa(0x1000), 1).unwrap(), &mut NoDirty);
     let to_host = Resolution::ToHost { sequence: 1, denied: false };
     assert_eq!(fault(&machine, &vm, Access::Read, FaultKind::AccessFlag), to_host);
     assert_eq!(vm.set_young(&machine, Ipa(0x1000)), to_host);
@@ -297,6 +298,6 @@ fn a_granted_leaf_is_made_writable_in_place() {
     assert_eq!(raw(&machine, &vm, 0x1000), 0x8000_0000 | DATA & !YOUNG | 3);
     assert_eq!(machine.take_steps(), locally(0x1000));
     entry.update_leaf(Level::L3, |old| Some(old.write_logged())).unwrap();
-    assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(()));
+    assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(false));
     assert_eq!(raw(&machine, &vm, 0x1000) & WRITE, 1 << 55, "set keeps it clean, and granted");
 }

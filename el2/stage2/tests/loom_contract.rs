@@ -10,7 +10,7 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use loom_support::{Cpu, Shared, model};
 use verdigris_stage2::sync::Weakness;
-use verdigris_stage2::{Error, Ipa, Outcome};
+use verdigris_stage2::{Error, Ipa, NoDirty, Outcome};
 
 /// The host answers a fault on one CPU and takes the page away on another.
 fn map_against_begin_and_end(weakness: Option<Weakness>) {
@@ -30,10 +30,13 @@ fn map_against_begin_and_end(weakness: Option<Weakness>) {
         };
         let cpu = Cpu::new(&shared, 0, 2);
         let range = shared.vm.range(Ipa(0), 1).unwrap();
-        assert_eq!(shared.vm.invalidate_begin(&cpu, range, false, 0), Outcome::done(1));
+        assert_eq!(
+            shared.vm.invalidate_begin(&cpu, range, false, 0, &mut NoDirty),
+            Outcome::done(1)
+        );
         assert!(!shared.is_mapped(0), "mapped past begin");
         host_has_page.store(false, Ordering::Relaxed);
-        assert_eq!(shared.vm.invalidate_end(&cpu, range, 1), Outcome::done(1));
+        assert_eq!(shared.vm.invalidate_end(&cpu, range, 1, &mut NoDirty), Outcome::done(1));
         mapper.join().unwrap();
         assert!(!shared.is_mapped(0), "mapped past the end");
         assert!(shared.is_mapped(1), "the neighbour is untouched");
@@ -78,7 +81,10 @@ fn the_hull_holds_while_slots_come_and_go() {
         let boot = Cpu::new(&shared, 0, 2);
         let (first, second) = (shared.vm.range(Ipa(4096), 1), shared.vm.range(Ipa(0), 1));
         let (first, second) = (first.unwrap(), second.unwrap());
-        assert_eq!(shared.vm.invalidate_begin(&boot, first, false, 0), Outcome::done(1));
+        assert_eq!(
+            shared.vm.invalidate_begin(&boot, first, false, 0, &mut NoDirty),
+            Outcome::done(1)
+        );
         let number = shared.vm.sequence();
         let mapper = {
             let shared = shared.clone();
@@ -86,12 +92,15 @@ fn the_hull_holds_while_slots_come_and_go() {
                 let _ = Cpu::new(&shared, 1, 2).map(0, number);
             })
         };
-        assert_eq!(shared.vm.invalidate_begin(&boot, second, false, 0), Outcome::done(1));
+        assert_eq!(
+            shared.vm.invalidate_begin(&boot, second, false, 0, &mut NoDirty),
+            Outcome::done(1)
+        );
         assert!(!shared.is_mapped(0), "mapped past begin");
-        assert_eq!(shared.vm.invalidate_end(&boot, first, 1), Outcome::done(1));
-        assert_eq!(shared.vm.unmap(&boot, first), Outcome::done(1));
+        assert_eq!(shared.vm.invalidate_end(&boot, first, 1, &mut NoDirty), Outcome::done(1));
+        assert_eq!(shared.vm.unmap(&boot, first, &mut NoDirty), Outcome::done(1));
         assert!(!shared.is_mapped(0), "mapped under the hull");
-        assert_eq!(shared.vm.invalidate_end(&boot, second, 1), Outcome::done(1));
+        assert_eq!(shared.vm.invalidate_end(&boot, second, 1, &mut NoDirty), Outcome::done(1));
         mapper.join().unwrap();
         assert!(!shared.is_mapped(0), "mapped past the end");
     });
@@ -105,8 +114,14 @@ fn unmap_against_end_in_the_hull(weakness: Option<Weakness>) {
         let boot = Cpu::new(&shared, 0, 3);
         let page = |index: u64| shared.vm.range(Ipa(index * 4096), 1).unwrap();
         let (slot, begun) = (page(2), page(1));
-        assert_eq!(shared.vm.invalidate_begin(&boot, slot, false, 1), Outcome::done(1));
-        assert_eq!(shared.vm.invalidate_begin(&boot, begun, false, 1), Outcome::done(1));
+        assert_eq!(
+            shared.vm.invalidate_begin(&boot, slot, false, 1, &mut NoDirty),
+            Outcome::done(1)
+        );
+        assert_eq!(
+            shared.vm.invalidate_begin(&boot, begun, false, 1, &mut NoDirty),
+            Outcome::done(1)
+        );
         let mapper = {
             let shared = shared.clone();
             thread::spawn(move || {
@@ -117,10 +132,10 @@ fn unmap_against_end_in_the_hull(weakness: Option<Weakness>) {
             let shared = shared.clone();
             thread::spawn(move || {
                 let cpu = Cpu::new(&shared, 2, 3);
-                [(); 2].map(|()| shared.vm.invalidate_end(&cpu, begun, 1))
+                [(); 2].map(|()| shared.vm.invalidate_end(&cpu, begun, 1, &mut NoDirty))
             })
         };
-        assert_eq!(shared.vm.unmap(&boot, page(0)), Outcome::done(1));
+        assert_eq!(shared.vm.unmap(&boot, page(0), &mut NoDirty), Outcome::done(1));
         assert!(!shared.is_mapped(0), "mapped past the unmap");
         mapper.join().unwrap();
         let ends = ender.join().unwrap();
@@ -157,9 +172,12 @@ fn set_against_begin_and_end(weakness: Option<Weakness>) {
             })
         };
         let range = shared.vm.range(Ipa(0), 1).unwrap();
-        assert_eq!(shared.vm.invalidate_begin(&boot, range, false, 0), Outcome::done(1));
+        assert_eq!(
+            shared.vm.invalidate_begin(&boot, range, false, 0, &mut NoDirty),
+            Outcome::done(1)
+        );
         assert!(!shared.is_mapped(0), "mapped past begin");
-        assert_eq!(shared.vm.invalidate_end(&boot, range, 1), Outcome::done(1));
+        assert_eq!(shared.vm.invalidate_end(&boot, range, 1, &mut NoDirty), Outcome::done(1));
         let removed = boot.removed.get() + setter.join().unwrap();
         assert!(!shared.is_mapped(0), "mapped past the end");
         assert!((1..=2).contains(&removed), "each leaf is reported once");

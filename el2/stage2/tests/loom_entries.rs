@@ -8,7 +8,7 @@ use loom::thread;
 use loom_support::{Cpu, Shared, model};
 use verdigris_stage2::entry::verdigris_test_and_clear_young;
 use verdigris_stage2::sync::Weakness;
-use verdigris_stage2::{Access, AgeFlush, Attributes, FaultKind, Ipa, Level, Outcome, Pa};
+use verdigris_stage2::{Access, AgeFlush, Attributes, FaultKind, Ipa, Level, NoDirty, Outcome, Pa};
 
 /// Ages page 0; tells whether it was young.
 fn age(cpu: &Cpu) -> bool {
@@ -72,7 +72,7 @@ fn age_against_unmap(weakness: Option<Weakness>) {
             thread::spawn(move || age(&Cpu::new(&shared, 1, 2)))
         };
         let range = shared.vm.range(Ipa(0), 1).unwrap();
-        assert_eq!(shared.vm.unmap(&boot, range), Outcome::done(1));
+        assert_eq!(shared.vm.unmap(&boot, range, &mut NoDirty), Outcome::done(1));
         assert!(!shared.is_mapped(0), "resurrected");
         other.join().unwrap();
         assert!(!shared.is_mapped(0), "resurrected");
@@ -106,7 +106,7 @@ fn fault_against_unmap(weakness: Option<Weakness>) {
             })
         };
         let range = shared.vm.range(Ipa(0), 1).unwrap();
-        assert_eq!(shared.vm.unmap(&boot, range), Outcome::done(1));
+        assert_eq!(shared.vm.unmap(&boot, range, &mut NoDirty), Outcome::done(1));
         assert!(!shared.is_mapped(0), "resurrected");
         other.join().unwrap();
         assert!(!shared.is_mapped(0), "resurrected");
@@ -133,7 +133,7 @@ fn unmap_against_unmap(weakness: Option<Weakness>) {
         shared.cached.store(true, Ordering::Relaxed);
         let unmap = |cpu: &Cpu| {
             let range = cpu.shared.vm.range(Ipa(0), 1).unwrap();
-            assert_eq!(cpu.shared.vm.unmap(cpu, range), Outcome::done(1));
+            assert_eq!(cpu.shared.vm.unmap(cpu, range, &mut NoDirty), Outcome::done(1));
             let cached = cpu.shared.cached.load(Ordering::Relaxed);
             assert!(!cached, "returned before it is finished");
             cpu.removed.get()
@@ -178,7 +178,7 @@ fn unlink_against_walk(weakness: Option<Weakness>) {
         };
         boot.enter_el2();
         let range = shared.vm.range(Ipa(0), 2).unwrap();
-        assert_eq!(shared.vm.unmap(&boot, range), Outcome::done(2));
+        assert_eq!(shared.vm.unmap(&boot, range, &mut NoDirty), Outcome::done(2));
         for _ in 0..2 {
             shared.vm.reap(&boot);
             boot.leave_el2();
@@ -210,7 +210,7 @@ fn write_protection_waits_for_what_is_being_made() {
         assert_eq!(boot.map(0, 0), Outcome::done(1));
         let setter = {
             let shared = shared.clone();
-            thread::spawn(move || assert_eq!(Cpu::new(&shared, 1, 2).set(0), Ok(())))
+            thread::spawn(move || assert_eq!(Cpu::new(&shared, 1, 2).set(0).map(drop), Ok(())))
         };
         let range = shared.vm.range(Ipa(0), 1).unwrap();
         assert_eq!(shared.vm.write_protect(&boot, range), Outcome::done(1));

@@ -6,7 +6,7 @@ mod support;
 use support::model::*;
 use support::{Machine, Step};
 use verdigris_stage2::{
-    Attributes, Config, Error, Geometry, Ipa, Level, Map, Outcome, Range, Stage2, Stat,
+    Attributes, Config, Error, Geometry, Ipa, Level, Map, NoDirty, Outcome, Range, Stage2, Stat,
 };
 
 const HOT: &[u64] = &[0x10_0000, 0x10_1000, 0x20_0000, GIB];
@@ -197,13 +197,13 @@ fn is_refused_while_a_mark_stands_and_with_a_number_from_before() {
     let (machine, vm, _) = vm();
     let number = vm.sequence();
     let range = vm.range(Ipa(0x10_0000), 4).unwrap();
-    assert_eq!(vm.invalidate_begin(&machine, range, false, 0), Outcome::done(4));
+    assert_eq!(vm.invalidate_begin(&machine, range, false, 0, &mut NoDirty), Outcome::done(4));
     let retry = Outcome::stopped(0, Error::Retry);
     let inside = Map { sequence: number, ..map(0x10_3000, 0x8000_0000, 1, RW) };
     let elsewhere = Map { sequence: number, ..map(0x10_4000, 0x8000_0000, 1, RW) };
     assert_eq!(vm.map(&machine, &inside), retry);
     assert_eq!(vm.map(&machine, &elsewhere), Outcome::done(1));
-    assert_eq!(vm.invalidate_end(&machine, range, 4), Outcome::done(4));
+    assert_eq!(vm.invalidate_end(&machine, range, 4, &mut NoDirty), Outcome::done(4));
     assert_eq!(vm.map(&machine, &inside), retry, "it ended since the number was taken");
     assert_eq!(vm.map(&machine, &elsewhere), Outcome::done(1));
     let now = Map { sequence: vm.sequence(), ..inside };
@@ -218,10 +218,10 @@ fn forgets_in_vain_and_counts_it() {
     let far = vm.range(Ipa(GIB), 1).unwrap();
     let request = map(0x10_0000, 0x8000_0000, 1, RW);
     for _ in 0..64 {
-        let _ = vm.unmap(&machine, far);
+        let _ = vm.unmap(&machine, far, &mut NoDirty);
     }
     assert_eq!(vm.map(&machine, &request), Outcome::done(1), "64 are remembered");
-    let _ = vm.unmap(&machine, far);
+    let _ = vm.unmap(&machine, far, &mut NoDirty);
     let other = Map { ipa: Ipa(0x10_1000), ..request };
     assert_eq!(vm.map(&machine, &other), Outcome::stopped(0, Error::Retry));
     assert_eq!((machine.stat(Stat::Retries), machine.stat(Stat::FalseRetries)), (1, 1));
@@ -235,7 +235,7 @@ fn marks_merge_into_a_hull_that_goes_with_the_last_end() {
     let ranges: Vec<Range> =
         (0..19).map(|index| vm.range(Ipa(index * 0x10_0000), 1).unwrap()).collect();
     for &range in &ranges {
-        assert_eq!(vm.invalidate_begin(&machine, range, false, 0), Outcome::done(1));
+        assert_eq!(vm.invalidate_begin(&machine, range, false, 0, &mut NoDirty), Outcome::done(1));
     }
     let free_at = |ipa| {
         let request = Map { sequence: vm.sequence(), ..map(ipa, 0x8000_0000, 1, RW) };
@@ -245,18 +245,22 @@ fn marks_merge_into_a_hull_that_goes_with_the_last_end() {
     assert!(free_at(0x1000) && !free_at(0) && !free_at(15 * 0x10_0000));
     assert!(!free_at(16 * 0x10_0000) && !free_at(0x105_0000) && !free_at(0x120_0000));
     assert!(free_at(0xff_f000) && free_at(0x120_1000));
-    assert_eq!(vm.invalidate_end(&machine, ranges[18], 1), Outcome::done(1));
+    assert_eq!(vm.invalidate_end(&machine, ranges[18], 1, &mut NoDirty), Outcome::done(1));
     assert!(!free_at(18 * 0x10_0000), "the hull stands until its last end");
-    assert_eq!(vm.invalidate_end(&machine, ranges[16], 1), Outcome::done(1));
+    assert_eq!(vm.invalidate_end(&machine, ranges[16], 1, &mut NoDirty), Outcome::done(1));
     assert!(!free_at(16 * 0x10_0000));
-    assert_eq!(vm.invalidate_end(&machine, ranges[17], 1), Outcome::done(1));
+    assert_eq!(vm.invalidate_end(&machine, ranges[17], 1, &mut NoDirty), Outcome::done(1));
     assert!(free_at(16 * 0x10_0000) && free_at(18 * 0x10_0000) && !free_at(0x30_0000));
     let none = Outcome::stopped(0, Error::NoEntry);
-    assert_eq!(vm.invalidate_end(&machine, ranges[17], 1), none);
+    assert_eq!(vm.invalidate_end(&machine, ranges[17], 1, &mut NoDirty), none);
     let wider = vm.range(Ipa(0), 2).unwrap();
-    assert_eq!(vm.invalidate_end(&machine, wider, 2), none, "not the range of any begin");
+    assert_eq!(
+        vm.invalidate_end(&machine, wider, 2, &mut NoDirty),
+        none,
+        "not the range of any begin"
+    );
     for &range in &ranges[..16] {
-        assert_eq!(vm.invalidate_end(&machine, range, 1), Outcome::done(1));
+        assert_eq!(vm.invalidate_end(&machine, range, 1, &mut NoDirty), Outcome::done(1));
     }
     assert!(ranges.iter().all(|range| free_at(range.ipa().0)));
 }

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use support::model::*;
 use support::{Machine, Step};
-use verdigris_stage2::{Config, Error, Ipa, Map, Outcome, Range, Stage2};
+use verdigris_stage2::{Config, Error, Ipa, Map, NoDirty, Outcome, Range, Stage2};
 
 const NO_ENTRY: Outcome = Outcome::stopped(0, Error::NoEntry);
 const RETRY: Outcome = Outcome::stopped(0, Error::Retry);
@@ -48,7 +48,7 @@ fn meanwhile(machine: &Machine, vm: &Rc<Stage2>, act: impl Fn(&Machine, &Stage2)
 fn fill_slots(machine: &Machine, vm: &Stage2) -> Vec<Range> {
     let ranges: Vec<Range> = (0..16).map(|index| page(vm, (100 + index) * PAGE)).collect();
     for &range in &ranges {
-        assert_eq!(vm.invalidate_begin(machine, range, false, 0), Outcome::done(1));
+        assert_eq!(vm.invalidate_begin(machine, range, false, 0, &mut NoDirty), Outcome::done(1));
     }
     ranges
 }
@@ -58,12 +58,12 @@ fn no_end_takes_the_mark_of_an_unmap() {
     let (machine, vm) = vm();
     meanwhile(&machine, &vm, |machine, vm| {
         let range = page(vm, 0x1000);
-        assert_eq!(vm.invalidate_end(machine, range, 0), NO_ENTRY);
-        assert_eq!(vm.invalidate_end(machine, range, 1), NO_ENTRY);
-        assert_eq!(vm.invalidate_begin(machine, range, true, 0), NO_ENTRY);
+        assert_eq!(vm.invalidate_end(machine, range, 0, &mut NoDirty), NO_ENTRY);
+        assert_eq!(vm.invalidate_end(machine, range, 1, &mut NoDirty), NO_ENTRY);
+        assert_eq!(vm.invalidate_begin(machine, range, true, 0, &mut NoDirty), NO_ENTRY);
         assert_eq!(map_now(machine, vm, 0x1000), RETRY);
     });
-    assert_eq!(vm.unmap(&machine, page(&vm, 0x1000)), Outcome::done(1));
+    assert_eq!(vm.unmap(&machine, page(&vm, 0x1000), &mut NoDirty), Outcome::done(1));
     machine.unwatch();
     assert_eq!(vm.sequence(), 1);
     assert_eq!(map_now(&machine, &vm, 0x1000), Outcome::done(1));
@@ -74,16 +74,20 @@ fn no_end_takes_the_mark_of_an_unmap_out_of_the_hull() {
     let (machine, vm) = vm();
     let slots = fill_slots(&machine, &vm);
     meanwhile(&machine, &vm, |machine, vm| {
-        assert_eq!(vm.invalidate_end(machine, page(vm, 0x1000), 1), NO_ENTRY);
-        assert_eq!(vm.invalidate_end(machine, page(vm, 0x2000), 1), NO_ENTRY, "part of the hull");
+        assert_eq!(vm.invalidate_end(machine, page(vm, 0x1000), 1, &mut NoDirty), NO_ENTRY);
+        assert_eq!(
+            vm.invalidate_end(machine, page(vm, 0x2000), 1, &mut NoDirty),
+            NO_ENTRY,
+            "part of the hull"
+        );
         assert_eq!(map_now(machine, vm, 0x2000), RETRY);
     });
     let range = vm.range(Ipa(0x1000), 4).unwrap();
-    assert_eq!(vm.unmap(&machine, range), Outcome::done(4));
+    assert_eq!(vm.unmap(&machine, range, &mut NoDirty), Outcome::done(4));
     machine.unwatch();
     assert_eq!(map_now(&machine, &vm, 0x2000), Outcome::done(1), "the hull went with it");
     for range in slots {
-        assert_eq!(vm.invalidate_end(&machine, range, 1), Outcome::done(1));
+        assert_eq!(vm.invalidate_end(&machine, range, 1, &mut NoDirty), Outcome::done(1));
     }
 }
 
@@ -92,17 +96,17 @@ fn the_hull_stands_for_both_kinds_until_the_last_of_either() {
     let (machine, vm) = vm();
     let _slots = fill_slots(&machine, &vm);
     let begun = page(&vm, 0x3000);
-    assert_eq!(vm.invalidate_begin(&machine, begun, false, 0), Outcome::done(1));
+    assert_eq!(vm.invalidate_begin(&machine, begun, false, 0, &mut NoDirty), Outcome::done(1));
     meanwhile(&machine, &vm, |machine, vm| {
         // One end is the host's to make, for a part that it never began even; a second is not.
-        assert_eq!(vm.invalidate_end(machine, page(vm, 0x2000), 1), Outcome::done(1));
-        assert_eq!(vm.invalidate_end(machine, page(vm, 0x2000), 1), NO_ENTRY);
+        assert_eq!(vm.invalidate_end(machine, page(vm, 0x2000), 1, &mut NoDirty), Outcome::done(1));
+        assert_eq!(vm.invalidate_end(machine, page(vm, 0x2000), 1, &mut NoDirty), NO_ENTRY);
         assert_eq!(map_now(machine, vm, 0x3000), RETRY, "the unmap has its hull still");
     });
-    assert_eq!(vm.unmap(&machine, page(&vm, 0x1000)), Outcome::done(1));
+    assert_eq!(vm.unmap(&machine, page(&vm, 0x1000), &mut NoDirty), Outcome::done(1));
     machine.unwatch();
     assert_eq!(map_now(&machine, &vm, 0x3000), Outcome::done(1));
-    assert_eq!(vm.invalidate_end(&machine, begun, 1), NO_ENTRY, "the host spent it");
+    assert_eq!(vm.invalidate_end(&machine, begun, 1, &mut NoDirty), NO_ENTRY, "the host spent it");
 }
 
 #[test]
@@ -110,10 +114,10 @@ fn an_unmap_leaves_the_hull_to_the_begins() {
     let (machine, vm) = vm();
     let _slots = fill_slots(&machine, &vm);
     let begun = page(&vm, 0x3000);
-    assert_eq!(vm.invalidate_begin(&machine, begun, false, 0), Outcome::done(1));
-    assert_eq!(vm.unmap(&machine, page(&vm, 0x1000)), Outcome::done(1));
+    assert_eq!(vm.invalidate_begin(&machine, begun, false, 0, &mut NoDirty), Outcome::done(1));
+    assert_eq!(vm.unmap(&machine, page(&vm, 0x1000), &mut NoDirty), Outcome::done(1));
     assert_eq!(map_now(&machine, &vm, 0x3000), RETRY);
-    assert_eq!(vm.invalidate_end(&machine, begun, 1), Outcome::done(1));
+    assert_eq!(vm.invalidate_end(&machine, begun, 1, &mut NoDirty), Outcome::done(1));
     assert_eq!(map_now(&machine, &vm, 0x3000), Outcome::done(1));
 }
 
@@ -123,13 +127,17 @@ fn no_end_takes_a_mark_that_a_begin_is_at_work_under() {
     let range = page(&vm, 0x1000);
     meanwhile(&machine, &vm, |machine, vm| {
         let range = page(vm, 0x1000);
-        assert_eq!(vm.invalidate_end(machine, range, 1), NO_ENTRY);
+        assert_eq!(vm.invalidate_end(machine, range, 1, &mut NoDirty), NO_ENTRY);
         assert_eq!(map_now(machine, vm, 0x1000), RETRY);
     });
-    assert_eq!(vm.invalidate_begin(&machine, range, false, 0), Outcome::done(1));
+    assert_eq!(vm.invalidate_begin(&machine, range, false, 0, &mut NoDirty), Outcome::done(1));
     machine.unwatch();
-    assert_eq!(vm.invalidate_end(&machine, range, 1), Outcome::done(1), "now it is the host's");
-    assert_eq!(vm.invalidate_end(&machine, range, 1), NO_ENTRY);
+    assert_eq!(
+        vm.invalidate_end(&machine, range, 1, &mut NoDirty),
+        Outcome::done(1),
+        "now it is the host's"
+    );
+    assert_eq!(vm.invalidate_end(&machine, range, 1, &mut NoDirty), NO_ENTRY);
 }
 
 #[test]
@@ -137,12 +145,12 @@ fn of_two_ends_one_finds_the_mark() {
     let (machine, vm) = vm();
     let range = page(&vm, 0x1000);
     // A begin that says it has nothing to do leaves it all to the end.
-    assert_eq!(vm.invalidate_begin(&machine, range, false, 1), Outcome::done(1));
+    assert_eq!(vm.invalidate_begin(&machine, range, false, 1, &mut NoDirty), Outcome::done(1));
     meanwhile(&machine, &vm, |machine, vm| {
-        assert_eq!(vm.invalidate_end(machine, page(vm, 0x1000), 1), NO_ENTRY);
+        assert_eq!(vm.invalidate_end(machine, page(vm, 0x1000), 1, &mut NoDirty), NO_ENTRY);
         assert_eq!(map_now(machine, vm, 0x1000), RETRY);
     });
-    assert_eq!(vm.invalidate_end(&machine, range, 0), Outcome::done(1));
+    assert_eq!(vm.invalidate_end(&machine, range, 0, &mut NoDirty), Outcome::done(1));
     machine.unwatch();
     assert_eq!(vm.sequence(), 1);
 }

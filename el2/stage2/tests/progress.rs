@@ -5,7 +5,7 @@ mod support;
 
 use support::Machine;
 use support::model::*;
-use verdigris_stage2::{Config, Ipa, Level, Outcome, Pa, Range, Stage2, walk};
+use verdigris_stage2::{Config, Ipa, Level, NoDirty, Outcome, Pa, Range, Stage2, walk};
 
 fn vm(ipa_bits: u32) -> (Machine, Stage2) {
     let config = Config { fwb: true, dic: true, ttl: true, ..Config::default() };
@@ -39,7 +39,10 @@ fn the_first_page_of_all_is_taken_out_of_a_block() {
     for (ipa_bits, sl0, level) in TREES {
         let (machine, vm) = vm(ipa_bits);
         map_block(&machine, &vm, 0, level);
-        assert_eq!(vm.unmap(&machine, vm.range(Ipa(0), 1).unwrap()), Outcome::done(1));
+        assert_eq!(
+            vm.unmap(&machine, vm.range(Ipa(0), 1).unwrap(), &mut NoDirty),
+            Outcome::done(1)
+        );
         let leaves = all_leaves(&machine, ipa_bits, sl0);
         assert_eq!(leaves.len(), rest_of(level), "{ipa_bits} bits, {level:?}");
         assert_eq!(leaves[0].0, 0x1000);
@@ -53,8 +56,8 @@ fn begin_takes_the_first_page_of_all_out_of_a_block() {
         let (machine, vm) = vm(ipa_bits);
         map_block(&machine, &vm, 0, level);
         let range = vm.range(Ipa(0), 1).unwrap();
-        assert_eq!(vm.invalidate_begin(&machine, range, false, 0), Outcome::done(1));
-        assert_eq!(vm.invalidate_end(&machine, range, 1), Outcome::done(1));
+        assert_eq!(vm.invalidate_begin(&machine, range, false, 0, &mut NoDirty), Outcome::done(1));
+        assert_eq!(vm.invalidate_end(&machine, range, 1, &mut NoDirty), Outcome::done(1));
         assert_eq!(all_leaves(&machine, ipa_bits, sl0).len(), rest_of(level), "{ipa_bits} bits");
     }
 }
@@ -75,10 +78,10 @@ fn end_from_inside(level: Level, block_count: u64, done: u64) {
     let range = vm.range(Ipa(0), block_count * level.pages()).unwrap();
     // A begin that says it has nothing to do leaves all of it.
     let all = range.page_count();
-    assert_eq!(vm.invalidate_begin(&machine, range, false, all), Outcome::done(all));
+    assert_eq!(vm.invalidate_begin(&machine, range, false, all, &mut NoDirty), Outcome::done(all));
     // Should it go round in circles, an interrupt lets it out.
     machine.interrupt_after.set(Some(50));
-    let outcome = vm.invalidate_end(&machine, range, done);
+    let outcome = vm.invalidate_end(&machine, range, done, &mut NoDirty);
     assert_eq!(outcome, Outcome::done(all), "{level:?}, {done} pages done");
     let removed = machine.take_removed();
     let ipas: Vec<u64> = removed.iter().map(|leaf| leaf.ipa.0).collect();
@@ -109,7 +112,7 @@ fn fill(machine: &Machine, vm: &Stage2) {
     for ipa in [0, 0x60_0000, GIB] {
         fine(ipa, 1);
         let page = vm.range(Ipa(ipa), 1).unwrap();
-        assert_eq!(vm.unmap(machine, page), Outcome::done(1));
+        assert_eq!(vm.unmap(machine, page, &mut NoDirty), Outcome::done(1));
     }
     let request = map(0x20_0000, 0x9000_0000, 512, RW);
     let now = verdigris_stage2::Map { sequence: vm.sequence(), ..request };
@@ -143,7 +146,7 @@ fn unmapping_everything_ends_though_an_interrupt_is_always_pending() {
         let calls = until_done(all, |done| {
             machine.reenter();
             let rest = Range { start: done, end: all.end };
-            Outcome::done(done + vm.unmap(&machine, rest).pages)
+            Outcome::done(done + vm.unmap(&machine, rest, &mut NoDirty).pages)
         });
         // A step a table or hole, and each table of pages in batches of 64.
         assert!(calls < 4000, "{calls}");
@@ -162,9 +165,9 @@ fn begin_and_end_of_everything_end_too_and_give_all_tables_back() {
     until_done(all, |done| {
         machine.reenter();
         if done < 1000 {
-            vm.invalidate_begin(&machine, all, done != 0, done)
+            vm.invalidate_begin(&machine, all, done != 0, done, &mut NoDirty)
         } else {
-            vm.invalidate_end(&machine, all, done)
+            vm.invalidate_end(&machine, all, done, &mut NoDirty)
         }
     });
     assert_eq!(machine.take_removed().len(), 513);
@@ -181,7 +184,7 @@ fn a_page_is_done_though_two_blocks_must_be_split_for_it() {
     map_block(&machine, &vm, GIB, Level::L1);
     machine.interrupt_after.set(Some(0));
     let page = vm.range(Ipa(GIB + 5 * MIB), 1).unwrap();
-    assert_eq!(vm.unmap(&machine, page), Outcome::done(1));
+    assert_eq!(vm.unmap(&machine, page, &mut NoDirty), Outcome::done(1));
 }
 
 #[test]
@@ -191,17 +194,17 @@ fn what_was_mapped_in_the_place_of_a_parked_table_is_not_passed_over() {
     let all = vm.range(Ipa(0x20_0000), 512).unwrap();
     assert_eq!(vm.map(&machine, &map(0x20_0000, 0x9000_0000, 512, RW)), Outcome::done(512));
     machine.interrupt_after.set(Some(0));
-    assert_eq!(vm.unmap(&machine, all), Outcome::done(64));
+    assert_eq!(vm.unmap(&machine, all, &mut NoDirty), Outcome::done(64));
     let request = map(0x20_5000, 0x8000_0000, 1, RW);
     let now = verdigris_stage2::Map { sequence: vm.sequence(), ..request };
     assert_eq!(vm.map(&machine, &now), Outcome::done(1));
     let again = vm.range(Ipa(0x20_5000), 1).unwrap();
     // The old table has 7 more batches. All but the last end in an interrupt.
     for _ in 0..6 {
-        assert_eq!(vm.unmap(&machine, again), Outcome::done(0));
+        assert_eq!(vm.unmap(&machine, again, &mut NoDirty), Outcome::done(0));
         assert_eq!(all_leaves(&machine, 40, 1).len(), 1);
     }
-    assert_eq!(vm.unmap(&machine, again), Outcome::done(1));
+    assert_eq!(vm.unmap(&machine, again, &mut NoDirty), Outcome::done(1));
     assert!(all_leaves(&machine, 40, 1).is_empty());
     assert!(machine.shares.borrow().is_empty());
 }

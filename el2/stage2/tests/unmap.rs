@@ -5,7 +5,7 @@ mod support;
 
 use support::model::*;
 use support::{Machine, Step};
-use verdigris_stage2::{Config, Error, Ipa, Level, Outcome, Stage2, Stat};
+use verdigris_stage2::{Config, Error, Ipa, Level, NoDirty, Outcome, Stage2, Stat};
 
 const HOT: &[u64] = &[0, 0x1000, 0x5000, 0x20_0000, 0x3f_f000, 0x40_0000, GIB, GIB + 5 * MIB];
 
@@ -24,7 +24,7 @@ fn all_empty(machine: &Machine) -> bool {
 }
 
 fn unmap(machine: &Machine, vm: &Stage2, ipa: u64, page_count: u64) -> Outcome {
-    vm.unmap(machine, vm.range(Ipa(ipa), page_count).unwrap())
+    vm.unmap(machine, vm.range(Ipa(ipa), page_count).unwrap(), &mut NoDirty)
 }
 
 #[test]
@@ -282,7 +282,7 @@ impl Nested for Stage2 {
     fn unmap_nested(&self, machine: &Machine) {
         let tlb = machine.tlb.try_borrow_mut().ok().and_then(|mut tlb| tlb.take());
         let watch = self.range(Ipa(0x21_0000), 1).unwrap();
-        assert_eq!(self.unmap(machine, watch), Outcome::done(1));
+        assert_eq!(self.unmap(machine, watch, &mut NoDirty), Outcome::done(1));
         if let Ok(mut slot) = machine.tlb.try_borrow_mut() {
             *slot = tlb;
         }
@@ -296,19 +296,23 @@ fn begin_and_end_resume_where_they_were() {
     let _ = vm.map(&machine, &map(0x1000, 0x8000_0000, 400, RW));
     let range = vm.range(Ipa(0x1000), 400).unwrap();
     machine.interrupt_after.set(Some(1));
-    assert_eq!(vm.invalidate_begin(&machine, range, false, 0), Outcome::done(128));
+    assert_eq!(vm.invalidate_begin(&machine, range, false, 0, &mut NoDirty), Outcome::done(128));
     machine.interrupt_after.set(Some(0));
-    assert_eq!(vm.invalidate_begin(&machine, range, true, 128), Outcome::done(192));
-    assert_eq!(vm.invalidate_end(&machine, range, 192), Outcome::done(256), "the mark stands");
+    assert_eq!(vm.invalidate_begin(&machine, range, true, 128, &mut NoDirty), Outcome::done(192));
+    assert_eq!(
+        vm.invalidate_end(&machine, range, 192, &mut NoDirty),
+        Outcome::done(256),
+        "the mark stands"
+    );
     machine.interrupt_after.set(None);
-    assert_eq!(vm.invalidate_end(&machine, range, 256), Outcome::done(400));
+    assert_eq!(vm.invalidate_end(&machine, range, 256, &mut NoDirty), Outcome::done(400));
     assert_eq!(machine.take_removed().len(), 400);
     let none = Outcome::stopped(0, Error::NoEntry);
-    assert_eq!(vm.invalidate_end(&machine, range, 400), none);
-    assert_eq!(vm.invalidate_begin(&machine, range, true, 0), none);
+    assert_eq!(vm.invalidate_end(&machine, range, 400, &mut NoDirty), none);
+    assert_eq!(vm.invalidate_begin(&machine, range, true, 0, &mut NoDirty), none);
     let invalid = Outcome::stopped(0, Error::Invalid);
-    assert_eq!(vm.invalidate_begin(&machine, range, false, 401), invalid);
-    assert_eq!(vm.invalidate_end(&machine, range, 401), invalid);
+    assert_eq!(vm.invalidate_begin(&machine, range, false, 401, &mut NoDirty), invalid);
+    assert_eq!(vm.invalidate_end(&machine, range, 401, &mut NoDirty), invalid);
     assert_eq!(vm.sequence(), 1);
 }
 
@@ -319,10 +323,10 @@ fn a_table_that_an_interrupt_stops_is_parked_and_any_call_goes_on() {
     let _ = vm.map(&machine, &map(0x20_0000, 0x8000_0000, 512, RW));
     let range = vm.range(Ipa(0x20_0000), 512).unwrap();
     machine.interrupt_after.set(Some(0));
-    assert_eq!(vm.invalidate_begin(&machine, range, false, 0), Outcome::done(64));
+    assert_eq!(vm.invalidate_begin(&machine, range, false, 0, &mut NoDirty), Outcome::done(64));
     assert_eq!(machine.take_removed().len(), 64, "64 leaves between two looks");
     assert_eq!(machine.walk(vm.root().geometry(), 0x3f_f000), None, "unlinked all the same");
-    assert_eq!(vm.invalidate_begin(&machine, range, true, 64), Outcome::done(128));
+    assert_eq!(vm.invalidate_begin(&machine, range, true, 64, &mut NoDirty), Outcome::done(128));
     let flushes = machine.stat(Stat::TlbiVmid);
     // Another call, elsewhere, finds it first.
     assert_eq!(unmap(&machine, &vm, GIB, 1), Outcome::done(0));
@@ -332,7 +336,7 @@ fn a_table_that_an_interrupt_stops_is_parked_and_any_call_goes_on() {
     assert_eq!(unmap(&machine, &vm, GIB, 1), Outcome::done(0));
     assert_eq!(machine.take_removed().len(), 192);
     machine.interrupt_after.set(None);
-    assert_eq!(vm.invalidate_end(&machine, range, 128), Outcome::done(512));
+    assert_eq!(vm.invalidate_end(&machine, range, 128, &mut NoDirty), Outcome::done(512));
     let removed = machine.take_removed();
     assert_eq!(removed.len(), 128);
     assert_eq!(removed[127].ipa.0, 0x3f_f000);

@@ -4,7 +4,7 @@ use verdigris_abi::{Error, Status, flags};
 use verdigris_core::call::{
     AgeFlush, BitSink, Call, IpaRange, LeafSize, MapFlags, Registers, VmHandle,
 };
-use verdigris_stage2::{self as engine, Attributes, Level, Map, Outcome, Range};
+use verdigris_stage2::{self as engine, Attributes, Level, Map, NoDirty, Outcome, Range};
 
 use super::memory::HostPage;
 use super::percpu::PerCpu;
@@ -30,24 +30,27 @@ pub fn answer(call: Call, x: &mut Registers, percpu: &PerCpu) -> Status {
             let (level, attributes) = (level(flags.size), attributes(flags));
             let set = engine::Set { ipa, pa: target, level, attributes, sequence };
             let vm = VmRef::get(vm, percpu)?;
-            vm.stage2.set(&VmEnv::new(&vm, percpu), &set)
+            let _ = vm.stage2.set(&VmEnv::new(&vm, percpu), &set)?;
+            Ok(())
         }
         Call::Age { vm, range, flush, sink } => age(vm, range, Some(flush), sink, x, percpu),
         Call::TestAge { vm, range, sink } => age(vm, range, None, sink, x, percpu),
         Call::Unmap { vm, range, dirty: None } => {
-            on_range(vm, range, x, percpu, |vm, env, range| vm.stage2.unmap(env, range))
+            on_range(vm, range, x, percpu, |vm, env, range| {
+                vm.stage2.unmap(env, range, &mut NoDirty)
+            })
         }
         Call::WriteProtect { vm, range } => {
             on_range(vm, range, x, percpu, |vm, env, range| vm.stage2.write_protect(env, range))
         }
         Call::InvalidateBegin { vm, range, resume, done, dirty: None } => {
             on_range(vm, range, x, percpu, |vm, env, range| {
-                vm.stage2.invalidate_begin(env, range, resume, done)
+                vm.stage2.invalidate_begin(env, range, resume, done, &mut NoDirty)
             })
         }
         Call::InvalidateEnd { vm, range, done, dirty: None } => {
             on_range(vm, range, x, percpu, |vm, env, range| {
-                vm.stage2.invalidate_end(env, range, done)
+                vm.stage2.invalidate_end(env, range, done, &mut NoDirty)
             })
         }
         _ => Err(Error::NotSupported),

@@ -14,7 +14,7 @@ use verdigris_abi::{Error, Ipa, MAX_CPUS, MAX_VCPUS, MAX_VMS, PAGE_SIZE, Pa, Sta
 use verdigris_core::call::VmHandle;
 use verdigris_core::cpu::vtcr;
 use verdigris_core::vmid::{LastVcpu, VmidCell};
-use verdigris_stage2::{Geometry, Outcome, Root, Stage2};
+use verdigris_stage2::{Geometry, NoDirty, Outcome, Root, Stage2};
 
 use super::percpu::{self, PerCpu};
 use super::presence::Stay;
@@ -329,7 +329,7 @@ impl Vm {
                 NOT_BEGUN => (false, 0),
                 from => (true, from),
             };
-            let reached = self.stage2.invalidate_begin(&env, all, resume, from).pages;
+            let reached = self.stage2.invalidate_begin(&env, all, resume, from, &mut NoDirty).pages;
             self.unmapped_pages.store(reached, Ordering::Relaxed);
             reached == pages
         };

@@ -93,7 +93,7 @@ impl Cpu {
     }
 
     /// Asks for another page in the place of page 0.
-    pub fn set(&self, sequence: u64) -> Result<(), Error> {
+    pub fn set(&self, sequence: u64) -> Result<bool, Error> {
         let set = Set {
             ipa: Ipa(0),
             pa: Pa(0x20_0000),
