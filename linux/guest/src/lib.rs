@@ -77,6 +77,9 @@ pub mod program {
     pub const GENERAL: u64 = 20;
     /// `(function, x1, x2, x3, smc) -> (x0 to x3)`: a call by `HVC #0`, or `SMC #0` where `smc` is not 0.
     pub const CALL: u64 = 21;
+    /// `(ipa, page_count, versions, index, count, control)`: checks and writes pages again and again, without
+    /// an exit, until [`super::control::STOP`]: see [`super::ledger`].
+    pub const LEDGER: u64 = 22;
 }
 
 /// Kinds of touches.
@@ -99,6 +102,31 @@ pub mod control {
     pub const STOP: usize = 1;
     /// The value last seen, written by the payload.
     pub const VALUE: usize = 2;
+    /// Doublewords that did not hold what the ledger says, counted by the payload.
+    pub const WRONG: usize = 3;
+    /// The address of the first of them.
+    pub const WRONG_ADDRESS: usize = 4;
+    /// What it held.
+    pub const WRONG_VALUE: usize = 5;
+    /// How many there are.
+    pub const WORDS: usize = 6;
+}
+
+/// Pages with a version each, in a ledger that is never taken away.
+///
+/// Of `count` vCPUs, number `index` owns each page whose number is `index` modulo `count`. It goes through
+/// them, a few neighbours for several rounds, checks all of each and writes some. `versions` has
+/// one doubleword a page: how often the page was written as a whole.
+pub mod ledger {
+    /// Pages visited in a round.
+    pub const VISITS: u64 = 16;
+    /// Rounds for which a vCPU stays with the same pages.
+    pub const SAME_ROUNDS: u64 = 8;
+
+    /// Returns what a doubleword holds in a version of its page: 0 before the first.
+    pub const fn content(address: u64, version: u64) -> u64 {
+        if version == 0 { 0 } else { super::pattern(address, version) }
+    }
 }
 
 /// Single loads and stores, for emulated devices: `log2(size) | flags`.

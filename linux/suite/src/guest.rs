@@ -109,7 +109,7 @@ impl Guest {
     /// Ends the program of a vCPU whose spinner left by a fault: steps over accesses until it sees the stop.
     #[track_caller]
     pub fn stop_program(&self, vcpu: usize) {
-        self.controls.write(vcpu, control::STOP, 1);
+        self.tell_stop(vcpu);
         let runner = self.cpu(vcpu);
         let mut exit = runner.run_with(verdigris_abi::flags::RUN_SKIP, 0);
         while exit.done().is_none() {
@@ -118,16 +118,25 @@ impl Guest {
         }
     }
 
-    /// Runs a program that ends only when it is told to, on a thread of its own, bound to `cpu`.
+    /// Makes a program that ends only when it is told to the next thing that a vCPU does.
     ///
     /// The IPA of the control page becomes its last argument.
-    pub fn spin(&self, vcpu: usize, cpu: usize, number: u64, arguments: &[u64]) -> Spinner<'_> {
-        for word in [control::ROUNDS, control::STOP, control::VALUE] {
-            self.controls.write(vcpu, word, 0);
-        }
+    pub fn start(&self, vcpu: usize, number: u64, arguments: &[u64]) -> Vcpu {
+        (0..control::WORDS).for_each(|word| self.controls.write(vcpu, word, 0));
         let arguments: Vec<_> = arguments.iter().copied().chain([self.control_ipa(vcpu)]).collect();
         let runner = self.cpu(vcpu);
         runner.prepare(number, &arguments);
+        runner
+    }
+
+    /// Tells the program of a vCPU to stop.
+    pub fn tell_stop(&self, vcpu: usize) {
+        self.controls.write(vcpu, control::STOP, 1);
+    }
+
+    /// Starts a program that ends only when it is told to, on a thread of its own, bound to `cpu`.
+    pub fn spin(&self, vcpu: usize, cpu: usize, number: u64, arguments: &[u64]) -> Spinner<'_> {
+        let runner = self.start(vcpu, number, arguments);
         let thread = thread::spawn(move || {
             sys::run_on(cpu).expect("the CPU is there");
             runner.run()
@@ -200,7 +209,7 @@ impl Spinner<'_> {
     }
 
     fn tell_stop(&self) {
-        self.guest.controls.write(self.vcpu, control::STOP, 1);
+        self.guest.tell_stop(self.vcpu);
     }
 }
 

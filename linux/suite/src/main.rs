@@ -4,17 +4,22 @@
 //! hide a mistake of either.
 
 mod bench;
+mod bits;
 mod cases;
 mod demo;
+mod engine;
 mod firmware;
 mod guest;
 mod hwcaps;
 mod ktap;
+mod memory;
 mod pages;
 mod raw;
+mod soak;
 mod sys;
 mod vcpu;
 mod vm;
+mod working_set;
 
 use std::process::ExitCode;
 
@@ -24,6 +29,7 @@ const USAGE: &str = "\
 usage: verdigris-suite COMMAND
   test [--group GROUP] [--list] [NAME...]   run tests (all of group `suite`, or those that match), in KTAP
   demo                                      show a guest's working set as it moves
+  soak SECONDS                              do everything at once, for so long
   bench                                     count the firmware's instructions for some calls
   hwcaps                                    print what the kernel tells processes of the CPU
   crash KIND                                make EL2 fail (debug builds of the firmware): a number
@@ -36,6 +42,7 @@ fn main() -> ExitCode {
         ["test", ref options @ ..] => test(options),
         ["exec", name] => execute(name),
         ["demo"] => demo::run(),
+        ["soak", seconds] => seconds.parse().map_or_else(|_| usage(), soak::run),
         ["bench"] => bench::run(),
         ["crash", kind] => crash(kind),
         ["hwcaps"] => {

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use verdigris_abi::{Error, Status, call, flags};
 
+use crate::bits::Bits;
 use crate::firmware::{Statistics, layout, until_none_left, whole_range};
 use crate::pages::{PAGE, Pages};
 use crate::raw::raw;
@@ -131,9 +132,10 @@ impl Vm {
         })
     }
 
-    /// Replaces the page behind an IPA.
-    pub fn set(&self, ipa: u64, address: u64, flags: u64, sequence: u64) -> Status {
-        raw().value(call::SET, &[self.handle, ipa, address, flags, sequence]).map(|_| ())
+    /// Replaces the page behind an IPA; tells whether the old one was dirty.
+    pub fn set(&self, ipa: u64, address: u64, flags: u64, sequence: u64) -> Status<bool> {
+        let result = raw().value(call::SET, &[self.handle, ipa, address, flags, sequence])?;
+        Ok(result & flags::SET_WAS_DIRTY != 0)
     }
 
     /// Begins an invalidation, and goes on until the range is unmapped.
@@ -163,40 +165,26 @@ impl Vm {
 
     /// Ages a range: which pages were young.
     pub fn age(&self, ipa: u64, page_count: u64, mode: u64) -> Vec<bool> {
-        self.young(call::AGE, ipa, page_count, mode)
+        self.young(call::AGE, ipa, page_count, mode, Bits::Registers)
     }
 
-    /// Ages a range of at most 32,768 pages by way of a page of ours: which pages were young.
+    /// Ages a range by way of a page of ours: which pages were young.
     pub fn age_by_buffer(&self, ipa: u64, page_count: u64, mode: u64, buffer: &Pages) -> Vec<bool> {
-        let mut young = Vec::new();
-        while (young.len() as u64) < page_count {
-            let at = ipa + (young.len() * PAGE) as u64;
-            let left = page_count - young.len() as u64;
-            let mode = mode | flags::AGE_TO_BUFFER;
-            let arguments = [self.handle, at, left, mode, buffer.address(0)];
-            let progress = raw().value(call::AGE, &arguments).expect("a good range and buffer");
-            let bit = |page: usize| buffer.read(0, page / 64) >> (page % 64) & 1 == 1;
-            young.extend((0..progress as usize).map(bit));
-        }
-        young
+        self.young(call::AGE, ipa, page_count, mode, Bits::Buffer(buffer))
     }
 
     /// Tells which pages of a range are young.
     pub fn test_age(&self, ipa: u64, page_count: u64) -> Vec<bool> {
-        self.young(call::TEST_AGE, ipa, page_count, 0)
+        self.young(call::TEST_AGE, ipa, page_count, 0, Bits::Registers)
     }
 
-    fn young(&self, function: u32, ipa: u64, page_count: u64, mode: u64) -> Vec<bool> {
-        let mut young = Vec::new();
-        while (young.len() as u64) < page_count {
-            let at = ipa + (young.len() * PAGE) as u64;
-            let wanted = (page_count - young.len() as u64).min(verdigris_abi::AGE_REGISTER_PAGES);
-            let reply = raw().call(function, &[self.handle, at, wanted, mode]);
-            reply.status().expect("a range of the VM's can be aged");
-            let bit = |page: usize| reply.0[2 + page / 64] >> (page % 64) & 1 == 1;
-            young.extend((0..reply.0[1] as usize).map(bit));
-        }
-        young
+    fn young(&self, function: u32, ipa: u64, page_count: u64, mode: u64, to: Bits) -> Vec<bool> {
+        let mode = mode | to.flag(flags::AGE_TO_BUFFER);
+        let young = to.collect(page_count, |done, wanted| {
+            let at = ipa + done * PAGE as u64;
+            raw().call(function, &[self.handle, at, wanted, mode, to.address()])
+        });
+        young.expect("a range of the VM's can be aged")
     }
 
     /// Reads the VM's counters.

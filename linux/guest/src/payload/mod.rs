@@ -7,6 +7,7 @@
 mod execute;
 mod fp;
 mod general;
+mod ledger;
 mod memory;
 mod registers;
 mod stage1;
@@ -92,6 +93,7 @@ extern "C" fn dispatch(arguments: &mut [u64; 8]) {
         program::WINDOW => results[0] = window::run(a, b, c, d, e),
         program::EXECUTE => results = execute::execute(a as u32, b, c).into(),
         program::GENERAL => results[0] = general::survive(a),
+        program::LEDGER => ledger::run(a, b, c, d, e, f),
         program::CALL => return general::call(arguments),
         _ => results[0] = u64::MAX,
     }

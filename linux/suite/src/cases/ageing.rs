@@ -3,7 +3,7 @@
 use verdigris_abi::{Error, Stat, call, flags};
 use verdigris_guest::{program, touch};
 
-use super::support::{assert_young, bytes, spread, vcpus_at_once};
+use super::support::{assert_bits, bytes, spread, vcpus_at_once};
 use crate::firmware::{Features, PageState, page_state};
 use crate::guest::{DATA, Guest, Spinner};
 use crate::ktap::test_table;
@@ -37,11 +37,11 @@ fn test_age_clears_nothing() {
     let guest = Guest::new(1);
     let _data = guest.with_data(64, RW);
     for _ in 0..3 {
-        assert_young(&guest.test_age(DATA, 64), "fresh", |_| true);
+        assert_bits(&guest.test_age(DATA, 64), "fresh", |_| true);
     }
-    assert_young(&guest.age(DATA, 64, ALL), "aged", |_| true);
+    assert_bits(&guest.age(DATA, 64, ALL), "aged", |_| true);
     for _ in 0..3 {
-        assert_young(&guest.test_age(DATA, 64), "old", |_| false);
+        assert_bits(&guest.test_age(DATA, 64), "old", |_| false);
     }
 }
 
@@ -67,7 +67,7 @@ fn touch_every_third(guest: &Guest, pages: &Pages) {
             guest.age(DATA, 200, ALL);
             vcpu.call(program::TOUCH, &[DATA + bytes(first), 200 - first as u64, 3, kind, 0]);
             let young = guest.test_age(DATA, 200);
-            assert_young(&young, &format!("kind {kind}"), |page| page % 3 == first);
+            assert_bits(&young, &format!("kind {kind}"), |page| page % 3 == first);
             assert_eq!(guest.age(DATA, 200, ALL), young);
         }
     }
@@ -102,7 +102,7 @@ fn touched_by_many_is_young() {
             }
         });
         let young = guest.age(DATA, PAGES as u64, ALL);
-        assert_young(&young, &format!("round {round}"), |page| page % 8 < vcpus);
+        assert_bits(&young, &format!("round {round}"), |page| page % 8 < vcpus);
     }
 }
 
@@ -124,7 +124,7 @@ fn ages_lose_nothing() {
         let mode = if round % 2 == 0 { ALL } else { flags::AGE_FLUSH_YOUNG };
         guest.age(DATA, PAGES, mode);
         spinners.iter().for_each(Spinner::wait_a_round);
-        assert_young(&guest.test_age(DATA, PAGES), &format!("round {round}"), |_| true);
+        assert_bits(&guest.test_age(DATA, PAGES), &format!("round {round}"), |_| true);
     }
     for spinner in spinners {
         assert!(spinner.stop().done().is_some(), "a guest ended otherwise");
@@ -163,7 +163,7 @@ fn age_to_buffer() {
     guest.age(DATA, PAGES, ALL);
     guest.cpu(0).call(program::TOUCH, &[DATA, PAGES, 7, touch::READ, 0]);
     let young = guest.age_by_buffer(DATA, PAGES, ALL, &buffer);
-    assert_young(&young, "by buffer", |page| page % 7 == 0);
+    assert_bits(&young, "by buffer", |page| page % 7 == 0);
     assert_eq!(buffer.read(0, 511), 0x5555_5555_5555_5555, "past the bits");
     assert_eq!(page_state(buffer.address(0)), PageState::FREE, "the buffer is still shared");
     let arguments = [guest.handle(), DATA, 64, flags::AGE_TO_BUFFER, buffer.address(0)];
@@ -178,19 +178,19 @@ fn age_of_holes() {
         guest.map(DATA + bytes(at), pages.address(index), 1, RW, 0).expect("a fresh page");
     }
     let is_mapped = |page: usize| [3, 64, 700, 1023].contains(&page);
-    assert_young(&guest.test_age(DATA, 1024), "young where mapped", is_mapped);
-    assert_young(&guest.age(DATA, 1024, ALL), "young where mapped", is_mapped);
-    assert_young(&guest.age(DATA, 1024, ALL), "old", |_| false);
-    assert_young(&guest.age(0x60_0000_0000, 1024, ALL), "nothing at all", |_| false);
+    assert_bits(&guest.test_age(DATA, 1024), "young where mapped", is_mapped);
+    assert_bits(&guest.age(DATA, 1024, ALL), "young where mapped", is_mapped);
+    assert_bits(&guest.age(DATA, 1024, ALL), "old", |_| false);
+    assert_bits(&guest.age(0x60_0000_0000, 1024, ALL), "nothing at all", |_| false);
 }
 
 fn mapped_old() {
     let guest = Guest::new(1);
     let data = guest.with_data(2, RW | flags::MAP_OLD);
-    assert_young(&guest.test_age(DATA, 2), "mapped old", |_| false);
+    assert_bits(&guest.test_age(DATA, 2), "mapped old", |_| false);
     guest.cpu(0).call(program::WRITE, &[DATA, 6]);
     assert_eq!(data.read(0, 0), 6);
-    assert_young(&guest.test_age(DATA, 2), "one was touched", |page| page == 0);
+    assert_bits(&guest.test_age(DATA, 2), "one was touched", |page| page == 0);
 }
 
 /// The counters tell truly whether access flags came from hardware or from faults.
@@ -206,7 +206,7 @@ fn access_flags_by_whom() {
     } else {
         assert!(faults >= 32, "{faults} faults for 32 pages");
     }
-    assert_young(&guest.test_age(DATA, 32), "either way", |_| true);
+    assert_bits(&guest.test_age(DATA, 32), "either way", |_| true);
 }
 
 /// An age without invalidation hides touches only until one that invalidates the whole VM, also if
@@ -221,7 +221,7 @@ fn flush_makes_good_for_earlier_ages() {
         guest.age(DATA, PAGES, flags::AGE_NO_FLUSH);
         guest.age(DATA, PAGES, ALL);
         spinner.wait_a_round();
-        assert_young(&guest.test_age(DATA, PAGES), &format!("round {round}"), |_| true);
+        assert_bits(&guest.test_age(DATA, PAGES), &format!("round {round}"), |_| true);
     }
     assert!(spinner.stop().done().is_some());
 }

@@ -3,7 +3,7 @@
 use verdigris_abi::{Error, Stat, call, flags};
 use verdigris_guest::{pattern, program, touch};
 
-use super::support::{assert_young, bytes};
+use super::support::{assert_bits, bytes};
 use crate::firmware::{Features, PageState, page_state};
 use crate::guest::{DATA, Guest};
 use crate::ktap::{skip, test_table};
@@ -47,13 +47,13 @@ fn guest_leaves(guest: &Guest) -> u64 {
 
 fn block_ages_as_one() {
     let (guest, _block) = with_block();
-    assert_young(&guest.age(DATA, PAGES as u64, flags::AGE_FLUSH_ALL), "fresh", |_| true);
-    assert_young(&guest.test_age(DATA, PAGES as u64), "cleared", |_| false);
+    assert_bits(&guest.age(DATA, PAGES as u64, flags::AGE_FLUSH_ALL), "fresh", |_| true);
+    assert_bits(&guest.test_age(DATA, PAGES as u64), "cleared", |_| false);
     guest.cpu(0).call(program::READ, &[DATA + bytes(300)]);
-    assert_young(&guest.test_age(DATA, PAGES as u64), "touched once", |_| true);
-    assert_young(&guest.test_age(DATA + bytes(7), 3), "a part", |_| true);
-    assert_young(&guest.age(DATA + bytes(9), 1, flags::AGE_FLUSH_ALL), "a part", |_| true);
-    assert_young(&guest.test_age(DATA, PAGES as u64), "cleared by a part", |_| false);
+    assert_bits(&guest.test_age(DATA, PAGES as u64), "touched once", |_| true);
+    assert_bits(&guest.test_age(DATA + bytes(7), 3), "a part", |_| true);
+    assert_bits(&guest.age(DATA + bytes(9), 1, flags::AGE_FLUSH_ALL), "a part", |_| true);
+    assert_bits(&guest.test_age(DATA, PAGES as u64), "cleared by a part", |_| false);
 }
 
 fn block_as_512_pages() {
@@ -62,7 +62,7 @@ fn block_as_512_pages() {
     guest.age(DATA, PAGES as u64, flags::AGE_FLUSH_ALL);
     guest.cpu(0).call(program::TOUCH, &[DATA, PAGES as u64, 3, touch::WRITE, 8]);
     let young = guest.age(DATA, PAGES as u64, flags::AGE_FLUSH_ALL);
-    assert_young(&young, "every third page", |page| page % 3 == 0);
+    assert_bits(&young, "every third page", |page| page % 3 == 0);
 }
 
 fn block_splits() {

@@ -1,27 +1,27 @@
 //! Who is there, and what it can do.
 
-use verdigris_abi::{Error, Stat, call};
+use verdigris_abi::{Error, Stat, call, flags};
 
 use crate::firmware::{Features, Statistics, layout};
-use crate::ktap::test_table;
+use crate::ktap::{skip, test_table};
 use crate::raw::{Registers, raw};
 use crate::sys;
 
 test_table! { "suite", 10:
     uid_and_revision, features_are_plausible, unknown_functions_are_refused, registers_come_back,
-    hint_bit_is_ignored, layouts_by_ipa_bits, statistics_by_index,
+    hint_bit_is_ignored, layouts_by_ipa_bits, statistics_by_index, release_refuses_to_crash,
 }
 
 fn uid_and_revision() {
     let uid = raw().call(call::UID, &[]);
     assert_eq!(uid.0[..4], [0xedd5_8a5a, 0x4e4d_602d, 0x6576_6b9a, 0x17e9_6472]);
     let revision = raw().call(call::REVISION, &[]);
-    assert_eq!(revision.0[..2], [1, 0]);
+    assert_eq!(revision.0[..2], [1, 1]);
 }
 
 fn features_are_plausible() {
     let features = Features::read();
-    assert_eq!(features.version, 1 << 16);
+    assert_eq!(features.version, 1 << 16 | 1);
     assert!((32..=48).contains(&features.ipa_bits), "{} IPA bits", features.ipa_bits);
     assert_eq!(features.vms, 256);
     assert!(features.cpus >= sys::cpus().len() as u64, "{} CPUs", features.cpus);
@@ -29,7 +29,7 @@ fn features_are_plausible() {
 }
 
 fn unknown_functions_are_refused() {
-    let gaps = [0xc600_0006, 0xc600_000f, 0xc600_0014, 0xc600_0024, 0xc600_0038, 0xc600_ffff];
+    let gaps = [0xc600_0006, 0xc600_0014, 0xc600_0024, 0xc600_003d, 0xc600_0044, 0xc600_ffff];
     let others = [0x8600_ff00, 0x8600_ff02, 0x8600_0000, 0x8600_0030, 0x4600_0000, 0xc700_0000];
     for function in gaps.into_iter().chain(others) {
         let reply = raw().call(function, &[1, 2, 3]);
@@ -74,4 +74,15 @@ fn statistics_by_index() {
     assert_eq!(past.status(), Err(Error::Invalid));
     assert_eq!(raw().call(call::STATISTICS, &[200, 0]).status(), Err(Error::NoEntry));
     assert_eq!(raw().call(call::STATISTICS, &[u64::MAX, 0]).status(), Err(Error::NoEntry));
+}
+
+/// Only a build with assertions can be made to fail on purpose.
+fn release_refuses_to_crash() {
+    if Features::read().has(flags::FEATURE_DEBUG_BUILD) {
+        skip("this firmware is a build with assertions");
+    }
+    for kind in 0..6 {
+        let status = raw().call(call::DEBUG_CRASH, &[kind]).status();
+        assert_eq!(status, Err(Error::NotSupported), "kind {kind}");
+    }
 }

@@ -4,6 +4,7 @@ mod ageing;
 mod arguments;
 mod blocks;
 mod counters;
+mod dirty;
 mod discovery;
 mod driver;
 mod exits;
@@ -11,10 +12,13 @@ mod hotplug;
 mod invalidation;
 mod lifetime;
 mod mapping;
+mod migration;
 mod registers;
 mod replace;
 mod support;
 mod sweep;
+
+pub use hotplug::switch_of as hotplug_switch;
 
 use crate::ktap::Test;
 
@@ -30,6 +34,8 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         ageing::TESTS,
         replace::TESTS,
         invalidation::TESTS,
+        dirty::TESTS,
+        migration::TESTS,
         lifetime::TESTS,
         lifetime::helpers::TESTS,
         counters::TESTS,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use verdigris_abi::{Error, Stat, flags};
 use verdigris_guest::{program, touch};
 
-use super::support::{assert_young, bytes, spread, vcpus_at_once};
+use super::support::{assert_bits, bytes, spread, vcpus_at_once};
 use crate::firmware::{PageState, page_state};
 use crate::guest::{DATA, Guest, Spinner};
 use crate::ktap::test_table;
@@ -131,7 +131,7 @@ fn write_protect_keeps_age() {
     guest.age(DATA, 64, flags::AGE_FLUSH_ALL);
     guest.cpu(0).call(program::TOUCH, &[DATA, 64, 2, touch::WRITE, 0]);
     guest.write_protect(DATA, 64).expect("mappings");
-    assert_young(&guest.test_age(DATA, 64), "protected", |page| page % 2 == 0);
+    assert_bits(&guest.test_age(DATA, 64), "protected", |page| page % 2 == 0);
 }
 
 fn write_protect_while_guests_write() {

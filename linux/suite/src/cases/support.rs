@@ -41,13 +41,13 @@ pub fn one_of<T: std::fmt::Debug>(result: Status<T>, errors: &[Error], what: &st
 
 /// Compares bits with what a rule says of each page.
 #[track_caller]
-pub fn assert_young(young: &[bool], what: &str, rule: impl Fn(usize) -> bool) {
-    let wrong: Vec<_> = (0..young.len()).filter(|&page| young[page] != rule(page)).collect();
+pub fn assert_bits(bits: &[bool], what: &str, rule: impl Fn(usize) -> bool) {
+    let wrong: Vec<_> = (0..bits.len()).filter(|&page| bits[page] != rule(page)).collect();
     let some = &wrong[..wrong.len().min(8)];
     assert!(
         wrong.is_empty(),
         "{what}: {} pages of {} wrong, such as {some:?}",
         wrong.len(),
-        young.len()
+        bits.len()
     );
 }

@@ -1,0 +1,169 @@
+//! vCPUs that write, host CPUs that work, and somebody who watches the clock.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use verdigris_abi::Error;
+use verdigris_guest::{control, program};
+
+use super::operations::Worker;
+use super::{Memory, Operation, Random};
+use crate::pages::Pages;
+use crate::vcpu::Exit;
+
+/// How long a vCPU may take for a round, while all the host works against it.
+const PATIENCE: Duration = Duration::from_secs(60);
+const TICK: Duration = Duration::from_millis(100);
+
+/// What a run does, and for how long.
+pub struct Limits<'work> {
+    /// Seconds.
+    pub duration: Duration,
+    /// For each worker, what it does in turns, at random.
+    pub workers: Vec<Vec<&'static Operation>>,
+    /// Called about ten times a second by the thread that watches.
+    pub tick: &'work mut dyn FnMut(&Report),
+}
+
+/// What was done so far.
+pub struct Report {
+    began: Instant,
+    /// How often each operation was done, with its name.
+    calls: Vec<(&'static str, AtomicU64)>,
+    /// Faults of the guest that were answered.
+    faults: AtomicU64,
+    /// Rounds of all vCPUs.
+    rounds: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Report {
+    fn new() -> Self {
+        let calls = super::ALL.iter().map(|operation| (operation.name, AtomicU64::new(0)));
+        Self {
+            began: Instant::now(),
+            calls: calls.collect(),
+            faults: AtomicU64::new(0),
+            rounds: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns the time since the beginning.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Returns how often each operation was done.
+    pub fn calls(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.calls.iter().map(|(name, count)| (*name, count.load(Ordering::Relaxed)))
+    }
+
+    /// Returns how many faults were answered.
+    pub fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many rounds the vCPUs made.
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, name: &str) {
+        let counter = self.calls.iter().find(|(own, _)| *own == name);
+        counter.expect("every operation has one").1.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs all of it, then checks every byte, and returns what was done.
+pub fn run(memory: &Memory, limits: Limits) -> Report {
+    let report = Report::new();
+    thread::scope(|scope| {
+        // Whoever panics ends all the others: a scope waits for each of its threads.
+        let _stop = StopOnDrop(memory, &report);
+        for vcpu in 0..memory.guest().cpus().len() {
+            let report = &report;
+            scope.spawn(move || guarded(memory, report, || memory.drive(vcpu, report)));
+        }
+        for (seed, operations) in limits.workers.iter().enumerate() {
+            let report = &report;
+            scope.spawn(move || guarded(memory, report, || work(memory, seed, operations, report)));
+        }
+        watch(memory, &report, limits.duration, limits.tick);
+    });
+    memory.finish(&Pages::single(1));
+    report
+}
+
+/// Ends everything when it is dropped, by a panic too.
+struct StopOnDrop<'run>(&'run Memory, &'run Report);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.1.stop.store(true, Ordering::Relaxed);
+        (0..self.0.guest.cpus().len()).for_each(|vcpu| self.0.guest.tell_stop(vcpu));
+    }
+}
+
+/// Does a thread's work; a panic in it ends the run.
+fn guarded(memory: &Memory, report: &Report, work: impl FnOnce()) {
+    let stop = StopOnDrop(memory, report);
+    work();
+    std::mem::forget(stop);
+}
+
+fn work(memory: &Memory, seed: usize, operations: &[&Operation], report: &Report) {
+    let random = Random::new(seed as u64 + 1000);
+    let mut worker = Worker { memory, random, buffer: Pages::single(1) };
+    while !report.is_over() {
+        let operation = operations[worker.random.below(operations.len())];
+        (operation.run)(&mut worker);
+        report.count(operation.name);
+    }
+}
+
+fn watch(memory: &Memory, report: &Report, duration: Duration, tick: &mut dyn FnMut(&Report)) {
+    let vcpus = 0..memory.guest.cpus().len();
+    let rounds = |vcpu| memory.guest.control(vcpu, control::ROUNDS);
+    let mut seen: Vec<_> = vcpus.clone().map(|_| (0, Instant::now())).collect();
+    while report.elapsed() < duration && !report.is_over() {
+        thread::sleep(TICK);
+        memory.check_vcpus();
+        for vcpu in vcpus.clone() {
+            let now = rounds(vcpu);
+            if now != seen[vcpu].0 {
+                seen[vcpu] = (now, Instant::now());
+            }
+            let idle = seen[vcpu].1.elapsed();
+            assert!(idle < PATIENCE, "vCPU {vcpu} makes no progress after round {now}");
+        }
+        report.rounds.store(vcpus.clone().map(rounds).sum(), Ordering::Relaxed);
+        tick(report);
+    }
+}
+
+impl Memory {
+    /// Runs a vCPU until it is told to stop, and answers its faults.
+    fn drive(&self, vcpu: usize, report: &Report) {
+        let runner = self.guest.start(vcpu, program::LEDGER, &self.arguments(vcpu));
+        let mut random = Random::new(vcpu as u64 + 1);
+        loop {
+            match runner.enter(0, 0) {
+                // It may have been started after all were told.
+                Ok(Exit::Interrupt) if report.is_over() => self.guest.tell_stop(vcpu),
+                Ok(Exit::Interrupt) | Err(Error::Busy) => {}
+                Ok(Exit::Fault(fault)) => {
+                    self.resolve(&fault, &mut random);
+                    report.faults.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(exit) if exit.done().is_some() => return,
+                other => panic!("vCPU {vcpu} ended in {other:x?}"),
+            }
+        }
+    }
+}
