@@ -15,7 +15,7 @@ use crate::setup::{self, Setup, Tools};
 use crate::symbols::Symbols;
 use crate::{kernel, paths};
 
-/// How long a machine may run.
+/// How long a machine may run, unless it is told otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// What is needed to run machines.
@@ -48,6 +48,8 @@ pub struct Trial {
     pub driver: Option<String>,
     /// A command line for the host.
     pub command: String,
+    /// How long the machine may run.
+    pub timeout: Duration,
 }
 
 impl Trial {
@@ -59,6 +61,7 @@ impl Trial {
             firmware: Some((Profile::Release, String::new())),
             driver: Some("raw=1".into()),
             command: command.to_owned(),
+            timeout: TIMEOUT,
         }
     }
 }
@@ -136,7 +139,7 @@ impl Lab {
         Ok(file)
     }
 
-    /// Runs a machine to its end or for [`TIMEOUT`].
+    /// Runs a machine to its end, or until its time is over.
     pub fn run(&self, trial: &Trial, sink: &mut dyn Sink) -> Result<Outcome> {
         let mut job = Job::new(Work::Command(trial.command.clone()));
         job.suite = Some(self.item(Item::Suite)?);
@@ -152,7 +155,7 @@ impl Lab {
         let machine = trial.machine.clone();
         let invocation = Invocation { machine, boot, gdb_port: None, interactive: false };
         let session = self.qemu.start(&invocation, &paths::log(&trial.name))?;
-        let mut outcome = follow(session, &job.nonce, Some(Instant::now() + TIMEOUT), sink)?;
+        let mut outcome = follow(session, &job.nonce, Some(Instant::now() + trial.timeout), sink)?;
         outcome.complete_tail(&paths::log(&trial.name));
         std::fs::remove_file(ramdisk)?;
         if let Some((profile, _)) = &trial.firmware {

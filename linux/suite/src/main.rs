@@ -33,7 +33,7 @@ usage: verdigris-suite COMMAND
   bench                                     count the firmware's instructions for some calls
   hwcaps                                    print what the kernel tells processes of the CPU
   crash KIND                                make EL2 fail (debug builds of the firmware): a number
-groups: suite, hotplug, sweep, lockdown (which locks the kernel down for good)";
+groups: suite, hotplug, rollover, sweep, lockdown (which locks the kernel down for good)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use verdigris_qemu::Machine;
@@ -13,7 +14,8 @@ use super::tally::{Tally, Test, Verdict};
 use super::{Context, ktap};
 use crate::build::Profile;
 use crate::check;
-use crate::lab::{Lab, Transcript, Trial};
+use crate::console::Sink;
+use crate::lab::{Lab, TIMEOUT, Transcript, Trial};
 use crate::paths;
 
 /// Machines that run at the same time.
@@ -26,10 +28,13 @@ pub struct Run {
     cpu: &'static str,
     smp: u32,
     memory_gib: u64,
+    profile: Profile,
     firmware_args: &'static str,
     driver: Option<&'static str>,
     command: &'static str,
     judge: Judge,
+    /// How long the user has it soak: [`SOAK_WORD`] of its command becomes that many seconds.
+    soaks: bool,
 }
 
 /// How a run is judged.
@@ -47,15 +52,21 @@ const fn run(name: &'static str, cpu: &'static str, smp: u32) -> Run {
         cpu,
         smp,
         memory_gib: 1,
+        profile: Profile::Release,
         firmware_args: "",
         driver: Some("raw=1"),
         command: "verdigris-suite test --group suite",
         judge: Judge::Ktap,
+        soaks: false,
     }
 }
 
 const fn masked(name: &'static str, firmware_args: &'static str) -> Run {
     Run { firmware_args, ..run(name, "max", 4) }
+}
+
+const fn soak(run: Run) -> Run {
+    Run { command: SOAK, judge: Judge::Status, soaks: true, ..run }
 }
 
 const fn group(run: Run, command: &'static str) -> Run {
@@ -70,6 +81,9 @@ const fn status(run: Run, command: &'static str) -> Run {
 const BOOTED: &str = "test $(nproc) = $(grep -c ^processor /proc/cpuinfo) && echo booted";
 const SWEEP_COMMAND: &str = "verdigris-suite test --group sweep";
 const HOTPLUG_COMMAND: &str = "verdigris-suite test --group hotplug";
+const ROLLOVER_COMMAND: &str = "verdigris-suite test --group rollover";
+const SOAK_WORD: &str = "SECONDS";
+const SOAK: &str = "verdigris-suite soak SECONDS";
 const DEMO: &str = "verdigris-suite demo";
 
 const fn boot(name: &'static str, cpu: &'static str, smp: u32) -> Run {
@@ -89,7 +103,11 @@ pub const BOOT: &[Run] = &[
 /// enough for a block of 1 GiB, which the others skip.
 pub const SUITE: &[Run] = &[
     Run { memory_gib: 3, ..run("suite-max", "max", 4) },
+    Run { profile: Profile::Checked, ..run("suite-checked", "max", 4) },
     masked("suite-max-no-ha", "ha=off"),
+    masked("suite-max-no-hd", "hd=off"),
+    masked("suite-max-no-epoch", "epoch=off"),
+    masked("suite-max-bbm0", "bbm=0"),
     masked("suite-max-no-tlbirange", "tlbirange=off"),
     masked("suite-max-no-fwb", "fwb=off"),
     masked("suite-max-vmid8", "vmid=8"),
@@ -108,6 +126,25 @@ pub const HOTPLUG: &[Run] = &[
     group(run("hotplug-cortex-a57", "cortex-a57", 4), HOTPLUG_COMMAND),
 ];
 
+/// More VMs than VMIDs.
+pub const ROLLOVER: &[Run] = &[
+    group(Run { firmware_args: "vmid=3", ..run("rollover-max", "max", 4) }, ROLLOVER_COMMAND),
+    group(Run { firmware_args: "vmid=4", ..run("rollover-max-4", "max", 2) }, ROLLOVER_COMMAND),
+    group(
+        Run { firmware_args: "vmid=3", ..run("rollover-cortex-a57", "cortex-a57", 4) },
+        ROLLOVER_COMMAND,
+    ),
+];
+
+/// Everything at once, for a minute or as long as the user says.
+pub const SOAKS: &[Run] = &[
+    soak(run("soak-max", "max", 4)),
+    soak(masked("soak-max-no-ha", "ha=off")),
+    soak(run("soak-neoverse-n1", "neoverse-n1", 4)),
+    soak(run("soak-cortex-a76", "cortex-a76", 4)),
+    soak(run("soak-cortex-a57", "cortex-a57", 4)),
+];
+
 /// The encoding sweep.
 pub const SWEEP: &[Run] = &[
     group(run("sweep-max", "max", 1), SWEEP_COMMAND),
@@ -122,7 +159,7 @@ pub const RUN: &[Run] =
 /// Runs the wanted machines of a part, and counts each as it ends.
 pub fn test(runs: &'static [Run], part: &str, context: &Context, tally: &mut Tally) -> Result<()> {
     let wanted = runs.iter().filter(|run| context.wants(part, run.name));
-    run_all(context.lab()?, wanted, tally)
+    run_all(context.lab()?, wanted, context.soak(), tally)
 }
 
 /// Runs the suite on the oldest emulator that is supported.
@@ -133,7 +170,7 @@ pub fn oldest(context: &Context, tally: &mut Tally) -> Result<()> {
         return Ok(());
     }
     match Lab::oldest() {
-        Ok(lab) => run_all(&lab, RUNS.iter(), tally),
+        Ok(lab) => run_all(&lab, RUNS.iter(), context.soak(), tally),
         Err(error) => {
             tally.skip(RUNS[0].name, &format!("{error:#}"));
             Ok(())
@@ -142,10 +179,15 @@ pub fn oldest(context: &Context, tally: &mut Tally) -> Result<()> {
 }
 
 /// Runs machines, two at a time.
-fn run_all(lab: &Lab, runs: impl Iterator<Item = &'static Run>, tally: &mut Tally) -> Result<()> {
-    lab.prepare(Profile::Release)?;
+fn run_all(
+    lab: &Lab,
+    runs: impl Iterator<Item = &'static Run>,
+    soak: Duration,
+    tally: &mut Tally,
+) -> Result<()> {
     let mut queue = VecDeque::new();
     for run in runs {
+        lab.prepare(run.profile)?;
         if lab.has_cpu(run.cpu)? {
             queue.push_back(run);
         } else {
@@ -160,7 +202,7 @@ fn run_all(lab: &Lab, runs: impl Iterator<Item = &'static Run>, tally: &mut Tall
             scope.spawn(move || {
                 while let Some(run) = next(queue) {
                     // The receiver outlives all workers.
-                    let _ = sender.send((run, run_one(lab, run)));
+                    let _ = sender.send((run, run_one(lab, run, soak)));
                 }
             });
         }
@@ -188,18 +230,42 @@ fn report(run: &Run, result: Result<Vec<Test>>, tally: &mut Tally) {
     }
 }
 
-fn run_one(lab: &Lab, run: &Run) -> Result<Vec<Test>> {
-    let memory_bytes = run.memory_gib << 30;
-    let machine = Machine { cpu: run.cpu.into(), smp: run.smp, memory_bytes, ..Machine::default() };
-    let trial = Trial {
-        firmware: Some((Profile::Release, run.firmware_args.to_owned())),
-        driver: run.driver.map(str::to_owned),
-        ..Trial::new(run.name, machine, run.command)
-    };
-    let mut transcript = Transcript::default();
-    let outcome = lab.run(&trial, &mut transcript)?;
+impl Run {
+    fn trial(&self, soak: Duration) -> Trial {
+        let (cpu, memory_bytes) = (self.cpu.into(), self.memory_gib << 30);
+        let machine = Machine { cpu, smp: self.smp, memory_bytes, ..Machine::default() };
+        let command = self.command.replace(SOAK_WORD, &soak.as_secs().to_string());
+        let more = if self.soaks { soak } else { Duration::ZERO };
+        Trial {
+            firmware: Some((self.profile, self.firmware_args.to_owned())),
+            driver: self.driver.map(str::to_owned),
+            timeout: TIMEOUT + more,
+            ..Trial::new(self.name, machine, &command)
+        }
+    }
+}
+
+/// Keeps the lines of a job; of one that soaks, shows them too, under the run's name.
+struct Told {
+    name: Option<&'static str>,
+    lines: Vec<String>,
+}
+
+impl Sink for Told {
+    fn job_line(&mut self, line: &str) -> Option<String> {
+        if let Some(name) = self.name {
+            println!("{name}: {line}");
+        }
+        self.lines.push(line.to_owned());
+        None
+    }
+}
+
+fn run_one(lab: &Lab, run: &Run, soak: Duration) -> Result<Vec<Test>> {
+    let mut told = Told { name: run.soaks.then_some(run.name), lines: Vec::new() };
+    let outcome = lab.run(&run.trial(soak), &mut told)?;
     let mut tests = match run.judge {
-        Judge::Ktap => ktap::read(&transcript.job),
+        Judge::Ktap => ktap::read(&told.lines),
         Judge::Status => Vec::new(),
     };
     // The suite's own failures are counted one by one.

@@ -17,7 +17,7 @@ mod texts;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -25,6 +25,8 @@ use clap::Args;
 use crate::lab::Lab;
 use machines::Run;
 use tally::Tally;
+
+const SECONDS_A_MINUTE: u64 = 60;
 
 /// Options of the tests.
 #[derive(Args, Debug)]
@@ -38,6 +40,9 @@ pub struct TestArgs {
     /// Use this emulator
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
+    /// Let the machines of the part `soak` run for so many minutes each
+    #[arg(long, value_name = "MINUTES", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    soak: u64,
     /// Show passed tests too
     #[arg(long, short)]
     verbose: bool,
@@ -99,6 +104,8 @@ const PARTS: &[Part] = &[
         Function(machines::oldest),
     ),
     part("hotplug", "CPUs come and go while guests run", Machines(machines::HOTPLUG)),
+    part("rollover", "more VMs than VMIDs", Machines(machines::ROLLOVER)),
+    part("soak", "everything at once, every byte checked", Machines(machines::SOAKS)),
     part("sweep", "a guest executes every system instruction", Machines(machines::SWEEP)),
     part("run", "the demonstration of `cargo xtask run`", Machines(machines::RUN)),
 ];
@@ -139,6 +146,11 @@ impl Context {
             return Ok(self.lab.get_or_init(|| lab));
         }
         Ok(self.lab.get().expect("it was set"))
+    }
+
+    /// Returns how long a machine soaks.
+    fn soak(&self) -> Duration {
+        Duration::from_secs(self.args.soak * SECONDS_A_MINUTE)
     }
 
     /// Tells whether a run of a part was asked for.

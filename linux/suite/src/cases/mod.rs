@@ -15,6 +15,7 @@ mod mapping;
 mod migration;
 mod registers;
 mod replace;
+mod rollover;
 mod support;
 mod sweep;
 
@@ -43,6 +44,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         driver::LOCKDOWN,
         driver::helpers::TESTS,
         hotplug::TESTS,
+        rollover::TESTS,
         sweep::TESTS,
     ];
     modules.into_iter().flatten()
