@@ -21,3 +21,4 @@ pub mod smccc;
 mod sync;
 pub mod sysreg;
 pub mod vmid;
+pub mod working_set;
