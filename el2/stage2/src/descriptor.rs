@@ -4,14 +4,15 @@
 //! level 3 and a table above. So the only view is [`Descriptor::kind`], which takes the level; an
 //! encoding that the architecture reserves comes out as [`Kind::Invalid`] and can't become a view.
 //!
-//! Bits 7, 10, 51 and 55 are set in valid leaves only. Tables and invalid entries, annotated ones too,
+//! Bits 7, 10, 51, 55 and 56 are set in valid leaves only. Tables and invalid entries, annotated ones too,
 //! keep them clear. So ageing, write-protection and harvest may clear them in whatever stands in an
 //! entry by now: in anything but a leaf they change nothing.
 //!
 //! Those bits are also the log of what was written. GRANTED says that the host allows writing, S2AP\[1\]
 //! that the walker does. A leaf with both is *dirty*: it may have been written. Granted and not writable
 //! it is *clean*, and the first write makes it dirty: by a fault, or by the walker itself where DBM is
-//! set and VTCR_EL2.HD is on (D8.5.3). A leaf that is not granted is read-only, whatever the guest does.
+//! set and VTCR_EL2.HD is on (D8.5.3). A leaf that is not granted is read-only, whatever the guest does;
+//! if it was dirty when the host took the grant, WRITTEN says so until that is harvested.
 
 use crate::memory::TablePage;
 use verdigris_abi::{PAGE_SHIFT, Pa};
@@ -95,10 +96,11 @@ pub enum Kind {
 const VALID: u64 = 1 << 0;
 /// Table above level 3, page at level 3.
 const TABLE_OR_PAGE: u64 = 1 << 1;
-/// In an invalid entry: between break and make. The walker ignores all bits but bit 0.
-const BUSY: u64 = 1 << 2;
+/// In an invalid entry: between break and make. The walker ignores all bits but bit 0 there; in a leaf
+/// this one is the software's, and stays clear.
+pub(crate) const BUSY: u64 = 1 << 57;
 const S2AP_READ: u64 = 1 << 6;
-const S2AP_WRITE: u64 = 1 << 7;
+pub(crate) const S2AP_WRITE: u64 = 1 << 7;
 /// The access flag.
 pub(crate) const AF: u64 = 1 << 10;
 /// Dirty bit modifier: the walker answers a write to a leaf without S2AP\[1\] by setting it (D8.5.3).
@@ -106,12 +108,16 @@ const DBM: u64 = 1 << 51;
 /// The upper bit of XN: no execution at EL1 and EL0. The lower one (bit 53) stays 0, so FEAT_XNX makes no difference.
 const XN: u64 = 1 << 54;
 /// Software bit: the host allowed writing. Bits 58:55 are reserved for software use (D8.3.2).
-const GRANTED: u64 = 1 << 55;
+pub(crate) const GRANTED: u64 = 1 << 55;
+/// Software bit: the leaf was dirty when the host write-protected it.
+const WRITTEN: u64 = 1 << 56;
 /// Output address of a leaf or table, bits 47:12.
 const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 
 /// All that has to do with writing: what write-protection takes.
-pub(crate) const WRITING: u64 = S2AP_WRITE | DBM | GRANTED;
+const WRITING: u64 = S2AP_WRITE | DBM | GRANTED;
+/// What makes a leaf dirty: what a harvest takes.
+pub(crate) const DIRTY: u64 = S2AP_WRITE | WRITTEN;
 
 /// One 64-bit descriptor: a value that was read from a table, or will be written to one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -133,7 +139,10 @@ impl Descriptor {
 
     /// Makes the link of a retired table: an invalid entry that holds a page address.
     pub(crate) const fn link(next: u64) -> Self {
-        assert!(next & (AF | WRITING | BUSY | VALID) == 0, "a link reads as an invalid entry");
+        assert!(
+            next & (AF | WRITING | DIRTY | BUSY | VALID) == 0,
+            "a link reads as an invalid entry"
+        );
         Self(next)
     }
 
@@ -210,12 +219,24 @@ impl Descriptor {
 
     /// Tells whether the page may have been written since it was last found, or made, clean.
     pub const fn is_dirty(self) -> bool {
-        self.is_valid() && self.is_granted() && self.is_writable()
+        self.is_valid() && self.0 & DIRTY != 0
     }
 
     /// Takes the permission to write, and the host's grant of it.
     pub const fn write_protected(self) -> Self {
         Self(self.0 & !WRITING)
+    }
+
+    /// Takes the permission and the grant from a leaf in use: if it was dirty, it stays so.
+    pub(crate) const fn write_revoked(self) -> Self {
+        let written = if self.0 & S2AP_WRITE != 0 { WRITTEN } else { 0 };
+        Self(self.0 & !WRITING | written)
+    }
+
+    /// Adds access flag and dirty state of another leaf with the same grant.
+    pub const fn with_history_of(self, other: Self) -> Self {
+        assert!(self.is_granted() == other.is_granted(), "dirty state means more under a grant");
+        Self(self.0 | other.0 & (AF | DIRTY))
     }
 
     /// Gives the walker's permission to write back to a leaf that the host granted it for.

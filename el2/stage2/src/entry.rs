@@ -11,7 +11,8 @@
 //! not a table that was linked, not the link of a table that was retired.
 #![allow(unsafe_code)]
 
-use crate::descriptor::{AF, Descriptor, Level};
+use crate::descriptor::{Descriptor, GRANTED, Level};
+use crate::sweep::{Age, sweep};
 use crate::sync::{AtomicU64, Ordering, Weakness, weakened};
 
 /// One entry of a table, shared with the walker and with all CPUs.
@@ -94,51 +95,55 @@ impl Entry {
         self.update_leaf(level, |old| (!old.is_young()).then_some(old.with_young(true)))
     }
 
-    /// Tells whether the access flag is set.
+    /// Copies the bits, for a look that decides where to look closer and publishes nothing.
     #[inline(always)]
-    fn is_young(&self) -> bool {
-        self.0.load(Ordering::Relaxed) & AF != 0
+    pub(crate) fn peek(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 
-    /// Clears the access flag if it is set, and tells whether it was.
+    /// Clears bits that only valid leaves have, and returns what stood there at that moment.
     ///
-    /// An old entry isn't written. Bit 10 is set in valid leaves only, so nothing else is written
-    /// either; and if the leaf is taken away between the load and the exchange, clearing a bit that is
-    /// clear in what stands there now changes nothing. Relaxed, since ageing publishes nothing: the
-    /// order of a whole pass comes from the epoch's barriers.
+    /// If the leaf was taken away since it was looked at, this clears bits that are clear in what stands
+    /// there now, and so changes nothing.
     #[inline(always)]
-    fn test_and_clear_young(&self) -> bool {
-        if weakened(Weakness::AgeByStore) {
-            let old = self.read();
-            self.0.store(old.with_young(false).0, Ordering::Release);
-            return old.is_young();
+    pub(crate) fn clear(&self, bits: u64, order: Ordering) -> u64 {
+        if weakened(Weakness::ClearByStore) {
+            let old = self.0.load(Ordering::Acquire);
+            self.0.store(old & !bits, Ordering::Release);
+            return old;
         }
-        self.is_young() && self.0.fetch_and(!AF, Ordering::Relaxed) & AF != 0
+        self.0.fetch_and(!bits, order)
+    }
+
+    /// Takes the permission to write and its grant, where the leaf `seen` still has the grant.
+    ///
+    /// By an exchange from what was seen, since where the dirty state goes depends on it. Returns the leaf
+    /// as it was, or what stands there without a grant.
+    #[inline(always)]
+    pub(crate) fn revoke_writing(&self, seen: u64) -> u64 {
+        let mut old = seen;
+        while old & GRANTED != 0 {
+            let new = Descriptor(old).write_revoked().0;
+            if weakened(Weakness::ProtectByStore) {
+                self.0.store(new, Ordering::Release);
+                return old;
+            }
+            match self.0.compare_exchange(old, new, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return old,
+                Err(now) => old = now,
+            }
+        }
+        old
     }
 }
 
 /// Tests and clears the access flags of up to 64 entries; bit n tells whether entry n was young.
 ///
 /// Out of line and under a fixed name, so that the release image can be disassembled: for the Armv8.0
-/// baseline the body is a load, a test, and a load-exclusive/store-exclusive loop.
+/// baseline the body is loads, a test, and load-exclusive/store-exclusive loops.
 // SAFETY: no other item of the firmware has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub fn verdigris_test_and_clear_young(entries: &[Entry]) -> u64 {
-    assert!(entries.len() <= 64);
-    let mut young = 0;
-    for (index, entry) in entries.iter().enumerate() {
-        young |= u64::from(entry.test_and_clear_young()) << index;
-    }
-    young
-}
-
-/// Tests the access flags of up to 64 entries and changes nothing.
-pub fn test_young(entries: &[Entry]) -> u64 {
-    assert!(entries.len() <= 64);
-    let mut young = 0;
-    for (index, entry) in entries.iter().enumerate() {
-        young |= u64::from(entry.is_young()) << index;
-    }
-    young
+    sweep::<Age>(entries).hit
 }

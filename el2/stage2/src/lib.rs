@@ -42,11 +42,15 @@ pub mod working_set;
 
 mod age;
 mod fault;
+mod gather;
+mod harvest;
 mod leaves;
 mod map;
 mod protect;
+mod scan;
 mod set;
 mod split;
+mod sweep;
 mod unmap;
 
 pub use age::AgeFlush;

@@ -39,6 +39,15 @@ impl Range {
         self.start < other.end && other.start < self.end
     }
 
+    /// Returns what of this range is before and after `other`; either may be empty.
+    pub const fn without(self, other: Self) -> [Self; 2] {
+        let (start, end) = (self.start, self.end);
+        [
+            Self { start, end: if other.start < end { other.start } else { end } },
+            Self { start: if other.end > start { other.end } else { start }, end },
+        ]
+    }
+
     /// Returns the smallest range that covers both.
     pub fn hull(self, other: Self) -> Self {
         Self { start: self.start.min(other.start), end: self.end.max(other.end) }

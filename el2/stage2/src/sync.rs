@@ -35,8 +35,12 @@ pub enum Weakness {
     EndStoresSwapped,
     /// The first end of several that share the hull empties it.
     HullGoesEarly,
-    /// Ageing loads and stores instead of exchanging.
-    AgeByStore,
+    /// Ageing and harvest load and store instead of exchanging.
+    ClearByStore,
+    /// Write-protection stores instead of exchanging.
+    ProtectByStore,
+    /// A write fault stores the permission instead of exchanging it.
+    RelaxByStore,
     /// An access-flag fault stores the flag instead of exchanging it.
     YoungByStore,
     /// A call that finds an entry gone trusts that its invalidation is complete.

@@ -103,8 +103,14 @@ fn set_respects_write_protection() {
     let (machine, vm) = vm();
     let _ = vm.map(&machine, &map(0x1000, 0x8000_0000, 2, RW));
     assert_eq!(protect(&machine, &vm, 0x1000, 1), Outcome::done(1));
-    assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(false));
+    let dirty = Ok(true);
+    assert_eq!(
+        vm.set(&machine, &set(0x1000, 0x9000_0000, RW)),
+        dirty,
+        "protected, and written before"
+    );
     assert_eq!(raw(&machine, &vm, 0x1000), 0x9000_0000 | GUEST | YOUNG | NO_EXEC | 3);
+    assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_2000, RW)), Ok(false), "not written since");
     assert_eq!(vm.set(&machine, &set(0x2000, 0x9000_1000, 1)), Ok(true), "read-only as asked");
     assert_eq!(raw(&machine, &vm, 0x2000), 0x9000_1000 | GUEST | YOUNG | NO_EXEC | 3);
 }
@@ -193,7 +199,7 @@ fn set_leaves_the_entry_invalid_if_an_invalidation_comes_between() {
 }
 
 #[test]
-fn write_protection_takes_two_bits_and_keeps_the_rest() {
+fn write_protection_takes_two_bits_notes_what_was_dirty_and_keeps_the_rest() {
     let (machine, vm) = vm();
     let _ = vm.map(&machine, &map(0x1000, 0x8000_0000, 1, RWX));
     let _ = vm.map(&machine, &map(0x2000, 0x8000_1000, 1, RW | MAP_OLD));
@@ -203,7 +209,8 @@ fn write_protection_takes_two_bits_and_keeps_the_rest() {
     assert_eq!(protect(&machine, &vm, 0, 512), Outcome::done(512));
     let after = all_leaves(&machine, 40, 1);
     for (old, new) in before.iter().zip(&after) {
-        assert_eq!(new.1, old.1 & !(1 << 7 | 1 << 55));
+        let written = (old.1 >> 7 & 1) << 56;
+        assert_eq!(new.1, old.1 & !(1 << 7 | 1 << 55) | written);
     }
     machine.tlb.borrow().as_ref().unwrap().assert_no_writes(0, 0x20_0000);
     assert_eq!(machine.stat(Stat::LeavesProtected), 2);

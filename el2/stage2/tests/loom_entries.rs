@@ -58,7 +58,7 @@ fn ageing_loses_nothing_that_the_walker_sets() {
 #[test]
 #[should_panic(expected = "a dirty state is lost")]
 fn ageing_by_store_would() {
-    age_against_hardware(Some(Weakness::AgeByStore));
+    age_against_hardware(Some(Weakness::ClearByStore));
 }
 
 /// Ageing on one CPU, the walker on another, unmap on a third: what is gone stays gone.
@@ -88,7 +88,7 @@ fn ageing_resurrects_nothing() {
 #[test]
 #[should_panic(expected = "resurrected")]
 fn ageing_by_store_would_resurrect() {
-    age_against_unmap(Some(Weakness::AgeByStore));
+    age_against_unmap(Some(Weakness::ClearByStore));
 }
 
 /// An access-flag fault on one CPU, unmap on another.

@@ -23,6 +23,8 @@ struct Leaf {
     level: u32,
     pa: u64,
     write: bool,
+    /// Dirty when it was protected.
+    written: bool,
     exec: bool,
     young: bool,
 }
@@ -169,7 +171,7 @@ impl Run {
     fn expect_mapped(&mut self, page: u64, level: u32, pa: u64, flags: u64) -> bool {
         let write = flags & PROT_WRITE != 0;
         let (exec, young) = (flags & PROT_EXEC != 0, flags & MAP_OLD == 0);
-        let new = Leaf { level, pa, write, exec, young };
+        let new = Leaf { level, pa, write, written: false, exec, young };
         let span = page..page + level_pages(level);
         match self.model.at(page) {
             Some((start, old)) if (start, old.level, old.pa) == (page, level, pa) => {
@@ -249,8 +251,11 @@ impl Run {
                 let young = old.is_none_or(|(_, old)| old.young);
                 let write = write && old.is_none_or(|(_, old)| old.write);
                 // A page that stays, and stays dirty, is not reported yet.
-                let lost = old.is_some_and(|(_, old)| old.write && !(old.pa == pa && write));
-                self.model.0.insert(page, Leaf { level: 3, pa, write, exec, young });
+                let lost = old
+                    .is_some_and(|(_, old)| (old.write || old.written) && !(old.pa == pa && write));
+                self.model
+                    .0
+                    .insert(page, Leaf { level: 3, pa, write, written: false, exec, young });
                 Ok(lost)
             }
         };
@@ -280,7 +285,10 @@ impl Run {
         let (start, count) = self.range();
         let range = self.vm.range(Ipa(start * PAGE), count).unwrap();
         assert_eq!(self.vm.write_protect(&self.machine, range), Outcome::done(count));
-        self.model.change(start, start + count, |leaf| leaf.write = false);
+        self.model.change(start, start + count, |leaf| {
+            leaf.written |= leaf.write;
+            leaf.write = false;
+        });
         let tlb = self.machine.tlb.borrow();
         tlb.as_ref().unwrap().assert_no_writes(start * PAGE, (start + count) * PAGE);
     }
@@ -306,6 +314,7 @@ impl Run {
                 | 1 << 6
                 | 0b11 << 8
                 | if leaf.write { WRITE } else { 0 }
+                | if leaf.written { 1 << 56 } else { 0 }
                 | if leaf.exec { 0 } else { NO_EXEC }
                 | if leaf.young { YOUNG } else { 0 }
                 | if leaf.level == 3 { 0b11 } else { 0b01 };

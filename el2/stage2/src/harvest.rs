@@ -1,0 +1,86 @@
+//! Harvest: which pages were written, one bit each; and their next write is noted again.
+//!
+//! The leaf is the log ([`crate::descriptor`]): a dirty leaf loses the permission to write and keeps the
+//! host's grant. Its next write makes it dirty again, by a fault that EL2 answers itself or by the walker.
+//! The order makes a copy safe: first clean, then the invalidation, then the answer, then the caller
+//! copies. A write that comes before the invalidation is in the copy; one that comes after it marks the
+//! leaf. So a leaf that another call has just cleaned counts for this call's end too: it waits for that
+//! invalidation, or does it itself.
+//!
+//! A dirty block is cleaned as a whole, whatever part of it the call asks about. The rest goes to the VM's
+//! orphans, *before* the block is cleaned, and a later harvest returns it. Splitting the block here would
+//! say no more of where it was written, and might find no table page. Who logs the writes of a VM does
+//! better to split its blocks first.
+
+use crate::descriptor::Level;
+use crate::entry::Entry;
+use crate::gather::Gathered;
+use crate::hardware::Env;
+use crate::range::{Outcome, Range};
+use crate::scan::{Look, ones};
+use crate::stage2::Stage2;
+use crate::sweep::{Harvest, sweep_all};
+use core::slice;
+use verdigris_abi::{Ipa, Stat};
+
+impl Stage2 {
+    /// Tells which pages are dirty and makes them clean; `sink` gets words as [`Self::age`] gives them.
+    ///
+    /// Complete when this returns, for the pages done: a later write is told of by a later harvest, or by
+    /// the unmap that takes the page away.
+    pub fn harvest<E: Env>(&self, env: &E, range: Range, sink: impl FnMut(usize, u64)) -> Outcome {
+        let changed = Gathered::new();
+        let mut harvesting = Harvesting { stage2: self, found_clean: false, changed };
+        self.batches.begin();
+        let pages = self.scan(env, range, &mut harvesting, sink);
+        let Harvesting { found_clean, changed, .. } = harvesting;
+        changed.flush_changed(env, self);
+        self.batches.finish();
+        if found_clean {
+            self.finish_others(env, Range { start: range.start, end: range.start + pages });
+        }
+        env.count(Stat::Harvests, 1);
+        env.count(Stat::LeavesDirty, changed.leaves());
+        Outcome::done(pages)
+    }
+}
+
+struct Harvesting<'a> {
+    stage2: &'a Stage2,
+    /// Something came by that was not made clean here.
+    found_clean: bool,
+    changed: Gathered,
+}
+
+impl Look for Harvesting<'_> {
+    const IS_EXACT: bool = true;
+
+    fn look(&mut self, entries: &[Entry], first: Ipa, level: Level) -> u64 {
+        let swept = sweep_all::<Harvest>(entries);
+        self.found_clean |= swept.hit != ones(entries.len() as u64);
+        if swept.hit != 0 {
+            self.changed.add(first, level, swept.hit, swept.young);
+        }
+        swept.hit
+    }
+
+    fn look_at_block(&mut self, entry: &Entry, span: Range, level: Level, range: Range) -> bool {
+        if entry.read().is_dirty() {
+            for rest in span.without(range) {
+                self.stage2.orphans.add(rest);
+            }
+        }
+        self.look(slice::from_ref(entry), span.ipa(), level) != 0
+    }
+
+    fn pass_hole(&mut self) {
+        self.found_clean = true;
+    }
+
+    fn also(&mut self, pages: Range) -> u64 {
+        match self.stage2.orphans.take(pages) {
+            Some(part) => ones(part.page_count()) << (part.start - pages.start),
+            None => 0,
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Scan: the way of ageing, harvest and write-protection through a range, a word of 64 pages at a time.
+//!
+//! A table is walked to once, and its entries are looked at in stretches of up to 64, as far as one word of
+//! the answer reaches. That the table may be unlinked meanwhile does no harm to ageing, which is advice. A
+//! look that must not miss anything is *exact*: it waits where another CPU is between break and make
+//! (that CPU waits for nobody), and after each stretch makes sure that the table is still linked. If so,
+//! whoever takes the leaves out of it later finds them as they were left here. If not, the stretch is
+//! looked at again from the root: what was in the table may stand elsewhere by now, in the block that a
+//! collapse made.
+//!
+//! A block counts as each of its pages: it is looked at once, and answers for all that the call asks of it,
+//! interrupts or not, since what the look has cleared is known to this call alone.
+
+use crate::descriptor::{Kind, Level};
+use crate::entry::Entry;
+use crate::hardware::Env;
+use crate::memory::TablePage;
+use crate::range::Range;
+use crate::stage2::Stage2;
+use crate::sync::{Ordering, fence, pause};
+use crate::walk::{self, Position};
+use core::slice;
+use verdigris_abi::{Ipa, PAGE_SIZE};
+
+/// What a scan does to what it comes by.
+pub(crate) trait Look {
+    /// Whether a leaf that is there all the time must not be missed.
+    const IS_EXACT: bool;
+
+    /// Looks at up to 64 entries of one table; bit n of the answer is entry n. `first` is what the first
+    /// of them translates.
+    fn look(&mut self, entries: &[Entry], first: Ipa, level: Level) -> u64;
+
+    /// Looks at a block, of which the call asks about the part in `range`.
+    fn look_at_block(&mut self, entry: &Entry, span: Range, level: Level, _range: Range) -> bool {
+        self.look(slice::from_ref(entry), span.ipa(), level) != 0
+    }
+
+    /// Takes note of pages that nothing translates.
+    fn pass_hole(&mut self) {}
+
+    /// Returns what else is to be said of up to 64 pages that were just looked at.
+    fn also(&mut self, _pages: Range) -> u64 {
+        0
+    }
+}
+
+/// Takes the answer, word by word.
+pub(crate) trait Sink {
+    /// Whether anybody reads the words. If not, a hole is passed in one step.
+    const IS_READ: bool;
+
+    fn put(&mut self, index: usize, word: u64);
+}
+
+impl<F: FnMut(usize, u64)> Sink for F {
+    const IS_READ: bool = true;
+
+    fn put(&mut self, index: usize, word: u64) {
+        self(index, word);
+    }
+}
+
+/// For calls that answer without bits.
+pub(crate) struct NoBits;
+
+impl Sink for NoBits {
+    const IS_READ: bool = false;
+
+    fn put(&mut self, _: usize, _: u64) {}
+}
+
+/// A call's way through its range.
+struct Scan<'a, L, S> {
+    range: Range,
+    /// The next page.
+    page: u64,
+    /// The bits of the word that the next page is in, as far as they are known.
+    word: u64,
+    is_stopped: bool,
+    look: &'a mut L,
+    sink: S,
+}
+
+impl Stage2 {
+    /// Scans a range; returns the pages done: whole words, or all.
+    pub(crate) fn scan<E: Env, L: Look, S: Sink>(
+        &self,
+        env: &E,
+        range: Range,
+        look: &mut L,
+        sink: S,
+    ) -> u64 {
+        let page = range.start;
+        let mut scan = Scan { range, page, word: 0, is_stopped: false, look, sink };
+        while scan.page < range.end && !scan.is_stopped {
+            let at = walk::find_down_to(env, self.root, Ipa::from_page(scan.page), Level::L2);
+            let span = Range::span(scan.page, at.level);
+            match at.old.kind(at.level) {
+                Kind::Table(child) => scan.table(env, &at, child),
+                Kind::Leaf(_) => scan.block(env, &at, span),
+                Kind::Busy if L::IS_EXACT => pause(),
+                Kind::Busy | Kind::Invalid => scan.hole(env, span),
+            }
+        }
+        scan.finish()
+    }
+}
+
+impl<L: Look, S: Sink> Scan<'_, L, S> {
+    /// Looks at the entries of a last-level table, as far as the range and interrupts let it.
+    #[inline(always)]
+    fn table<E: Env>(&mut self, env: &E, at: &Position<'_>, child: TablePage) {
+        let table = env.table(child);
+        let end = self.range.end.min(Range::span(self.page, Level::L2).end);
+        while self.page < end {
+            let count = self.left_in_word().min(end - self.page);
+            let index = Level::L3.index(self.page * PAGE_SIZE);
+            let entries = &table[index..][..count as usize];
+            let bits = self.look.look(entries, Ipa::from_page(self.page), Level::L3);
+            self.word |= bits << self.bit();
+            if L::IS_EXACT && !is_unchanged(at) {
+                return;
+            }
+            if self.advance(count) && env.interrupt_pending() {
+                self.is_stopped = true;
+                return;
+            }
+        }
+    }
+
+    /// Looks at a block, unless it gives way to something else.
+    fn block<E: Env>(&mut self, env: &E, at: &Position<'_>, span: Range) {
+        let bit = self.look.look_at_block(at.entry(), span, at.level, self.range);
+        let is_leaf = || at.entry().read().leaf_address(at.level).is_some();
+        if L::IS_EXACT && !bit && !is_leaf() {
+            return;
+        }
+        let end = self.range.end.min(span.end);
+        if !S::IS_READ {
+            self.page = end;
+        }
+        while self.page < end {
+            let count = self.left_in_word().min(end - self.page);
+            self.word |= if bit { ones(count) << self.bit() } else { 0 };
+            self.advance(count);
+        }
+        // Progress ends with a word, save where nobody reads them.
+        let may_stop = self.bit() == 0 || !S::IS_READ;
+        self.is_stopped = may_stop && env.interrupt_pending();
+    }
+
+    /// Passes what translates nothing.
+    fn hole<E: Env>(&mut self, env: &E, span: Range) {
+        self.look.pass_hole();
+        let end = self.range.end.min(span.end);
+        if !S::IS_READ {
+            self.page = end;
+            self.is_stopped = env.interrupt_pending();
+        }
+        while self.page < end && !self.is_stopped {
+            let count = self.left_in_word().min(end - self.page);
+            self.is_stopped = self.advance(count) && env.interrupt_pending();
+        }
+    }
+
+    /// Returns the bit of the next page in its word.
+    const fn bit(&self) -> u32 {
+        (self.page - self.range.start) as u32 % 64
+    }
+
+    const fn left_in_word(&self) -> u64 {
+        64 - self.bit() as u64
+    }
+
+    /// Moves on, within a word; tells whether that is complete, and so handed out.
+    fn advance(&mut self, count: u64) -> bool {
+        self.page += count;
+        let is_complete = self.bit() == 0;
+        if is_complete {
+            self.hand_out(64);
+        }
+        is_complete
+    }
+
+    /// Hands out the word of the last `count` pages.
+    fn hand_out(&mut self, count: u64) {
+        let pages = Range { start: self.page - count, end: self.page };
+        let word = self.word | self.look.also(pages);
+        self.word = 0;
+        self.sink.put(((pages.start - self.range.start) / 64) as usize, word);
+    }
+
+    /// Hands the last word out; returns the pages done.
+    fn finish(mut self) -> u64 {
+        if self.bit() != 0 {
+            self.hand_out(u64::from(self.bit()));
+        }
+        self.page - self.range.start
+    }
+}
+
+/// Returns a word with the lowest `count` bits set; `count` is 1 to 64.
+pub(crate) const fn ones(count: u64) -> u64 {
+    u64::MAX >> (64 - count)
+}
+
+/// Tells whether the entry that led to a table still does, after entries of the table were read.
+fn is_unchanged(at: &Position<'_>) -> bool {
+    fence(Ordering::Acquire);
+    at.entry().read() == at.old
+}
