@@ -19,6 +19,7 @@ mod errata;
 mod features;
 mod fields;
 mod gates;
+mod granularity;
 mod id;
 mod midr;
 mod select;

@@ -5,7 +5,8 @@
 //! host switches it on, with the reason. Hardware access flags and dirty state are the exception, because
 //! the architecture gates them on each CPU: one without them takes a fault and does the same by software.
 
-use super::{Errata, Features, IdRegisters};
+use super::granularity::never_conflicts;
+use super::{Errata, Features, IdRegisters, Midr};
 use core::fmt;
 use verdigris_abi::flags;
 
@@ -16,7 +17,8 @@ pub struct Selection {
     pub found: Features,
     /// What the command line allows.
     pub mask: Features,
-    /// What is used: the common part of both, less what errata forbid on the boot CPU.
+    /// What is used: the common part of both, less what errata forbid on the boot CPU, and level 2 of
+    /// FEAT_BBM where it may end in an abort.
     pub used: Features,
     /// The errata of all CPUs seen so far.
     pub errata: Errata,
@@ -87,7 +89,7 @@ impl Selection {
         Ok(Self {
             found,
             mask,
-            used: found.common(mask).common(allowed_by(errata)),
+            used: found.common(mask).common(allowed(boot.midr)),
             errata,
             pa_range: boot.pa_range(),
             reserved_counters: 0,
@@ -109,7 +111,7 @@ impl Selection {
             return Err(reason);
         }
         let errata = Errata::of(this.midr);
-        let own = Features::found(this).common(self.mask).common(allowed_by(errata));
+        let own = Features::found(this).common(self.mask).common(allowed(this.midr));
         Ok(CpuSelection {
             hardware_access_flag: own.hardware_access_flag,
             hardware_dirty: own.hardware_dirty,
@@ -137,7 +139,7 @@ impl Selection {
     }
 
     const fn agrees(&self, this: &IdRegisters) -> Result<(), Mismatch> {
-        let has = Features::found(this);
+        let has = Features::found(this).common(allowed(this.midr));
         if this.pa_range() < self.pa_range {
             Err(Mismatch::NarrowAddresses)
         } else if has.vmid_bits < self.used.vmid_bits {
@@ -169,9 +171,11 @@ const fn can_run(id: &IdRegisters) -> Result<(), Mismatch> {
     }
 }
 
-/// Returns the mask that a CPU's errata amount to.
-const fn allowed_by(errata: Errata) -> Features {
+/// Returns the mask that a part amounts to, by its errata and by how its TLB takes blocks that change.
+const fn allowed(midr: u64) -> Features {
+    let errata = Errata::of(midr);
     Features {
+        bbm_level: if never_conflicts(Midr::new(midr)) { 2 } else { 1 },
         hardware_access_flag: !errata.no_hardware_access_flag,
         hardware_dirty: !errata.no_hardware_dirty,
         // The epoch takes an entry that was exchanged for an invalid one to stay so.

@@ -130,8 +130,8 @@ fn feature_bits_follow_the_interface() {
     assert_eq!(flags(&MAX), 0b11_1001_1111);
     assert_eq!(flags(&N1), 0b10_1011_0001);
     assert_eq!(flags(&A57), 0b10_0000_0000);
-    // Neither access flags nor dirty state nor the epoch: levels of FEAT_BBM apart.
-    assert_eq!(flags(&AC03) & !(1 << 8), 0b00_0011_1110);
+    // Neither access flags nor dirty state nor the epoch, and blocks change by a break.
+    assert_eq!(flags(&AC03), 0b00_0011_1110);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn the_epoch_skips_unless_masked_or_entries_change_after_their_end() {
     assert!(!skips(&MAX, Features { flush_epoch: false, ..Features::ALL }));
     // What can't skip is told in the banner.
     let masked = selection(&AC03, Features::ALL);
-    assert_eq!(masked.found.beyond(masked.used).to_string(), "ha hd epoch");
+    assert_eq!(masked.found.beyond(masked.used).to_string(), "ha hd bbm=2 epoch");
 }
 
 #[test]
@@ -160,4 +160,42 @@ fn errata_of_every_cpu_count() {
     let chosen = selection(&A53, Features::ALL);
     let other = chosen.admit(&IdRegisters { midr: N1.midr, ..A53 }).unwrap();
     assert!(!chosen.errata.repeat_tlbi && chosen.with_errata(other.errata).errata.repeat_tlbi);
+}
+
+#[test]
+fn blocks_change_without_a_break_only_where_no_abort_can_follow() {
+    // MIDR_EL1 spelled out: implementer, variant, part, revision.
+    for (name, midr, level) in [
+        ("QEMU max", 0x000f_0510, 2),
+        ("software, no part", 0x000f_0500, 1),
+        ("Cortex-X4 r0p2", 0x410f_d822, 1),
+        ("Cortex-X4 r0p3", 0x410f_d823, 2),
+        ("Cortex-X4 r1p0", 0x411f_d820, 2),
+        ("Neoverse V3 r0p1", 0x410f_d841, 1),
+        ("Neoverse V3 r0p2", 0x410f_d842, 2),
+        ("Neoverse V3AE r0p1", 0x410f_d831, 1),
+        ("Neoverse V3AE r0p2", 0x410f_d832, 2),
+        ("Olympus", 0x4e0f_0100, 2),
+        ("Neoverse N2", N2.midr, 1),
+        ("AmpereOne AC03", AC03.midr, 1),
+        ("somebody else's 0xd82", 0x420f_d823, 1),
+    ] {
+        let id = IdRegisters { midr, ..MAX };
+        assert_eq!(selection(&id, Features::ALL).used.bbm_level, level, "{name}");
+        let less = IdRegisters { mmfr2: MAX.mmfr2 & !(0xf << 52), ..id };
+        assert_eq!(
+            selection(&less, Features::ALL).used.bbm_level,
+            0,
+            "{name}: not without the field"
+        );
+    }
+}
+
+#[test]
+fn a_cpu_that_may_abort_does_not_join_those_that_do_not() {
+    let n2 = IdRegisters { midr: N2.midr, ..MAX };
+    assert_eq!(selection(&MAX, Features::ALL).admit(&n2), Err(Mismatch::LowerBbm));
+    let mask = Features { bbm_level: 1, ..Features::ALL };
+    assert!(selection(&MAX, mask).admit(&n2).is_ok());
+    assert!(selection(&n2, Features::ALL).admit(&MAX).is_ok());
 }
