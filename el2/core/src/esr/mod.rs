@@ -34,6 +34,11 @@ impl Syndrome {
         (self.0 & 0x1ff_ffff) as u32
     }
 
+    /// Returns the immediate of the instruction, of the classes HVC, SMC and SVC.
+    pub const fn immediate(self) -> u16 {
+        (self.0 & 0xffff) as u16
+    }
+
     pub(super) const fn bit(self, number: u32) -> bool {
         self.0 >> number & 1 != 0
     }
@@ -116,7 +121,7 @@ pub enum Trap {
 impl Trap {
     /// Decodes a syndrome.
     pub const fn decode(syndrome: Syndrome) -> Self {
-        let immediate = (syndrome.0 & 0xffff) as u16;
+        let immediate = syndrome.immediate();
         match syndrome.class() {
             0x00 => Self::Unknown,
             0x01 => Self::Wait(wait(syndrome)),

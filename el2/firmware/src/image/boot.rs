@@ -62,6 +62,7 @@ global_asm!(
 unsafe extern "C" {
     static crash_vectors: u8;
     static host_vectors: u8;
+    static host_vectors_pauth: u8;
     static guest_vectors: u8;
     fn boot_secondary();
     fn host_start(x0: u64, sp: u64) -> !;
@@ -72,9 +73,10 @@ unsafe extern "C" {
     fn fp_load_sve(vectors: u64, status: u64, has_ffr: u64);
 }
 
-/// Returns the address of the vectors that are in force while the host runs.
-pub fn host_vectors_address() -> u64 {
-    (&raw const host_vectors) as u64
+/// Returns the address of the vectors that are in force while the host runs on a CPU.
+pub fn host_vectors_address(percpu: &PerCpu) -> u64 {
+    let plain = percpu.has_pauth.get() == 0;
+    (if plain { &raw const host_vectors } else { &raw const host_vectors_pauth }) as u64
 }
 
 /// Returns the address of the vectors that are in force while a guest runs.

@@ -112,7 +112,7 @@ pub fn prepare_cpu(percpu: &PerCpu) {
         controls::apply_fixed(&cpu.fixed, cpu.host.mpam2.is_some());
         tlb::vmid_local();
         sysreg::dsb_nsh();
-        sysreg::write!("vbar_el2", boot::host_vectors_address());
+        sysreg::write!("vbar_el2", boot::host_vectors_address(percpu));
     }
     isb();
     counter::start(percpu);

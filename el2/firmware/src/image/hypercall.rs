@@ -5,7 +5,7 @@
 
 use log::trace;
 use verdigris_abi::{
-    Error, MAX_VMS, Pa, RECLAIM_ADDRESSES, STATS_PER_CALL, Stat, Status, UID, VERSION, flags,
+    Error, MAX_VMS, Pa, RECLAIM_ADDRESSES, STATS_PER_CALL, Stat, Status, UID, VERSION, call, flags,
 };
 use verdigris_core::call::{Call, Registers, VmHandle};
 use verdigris_core::ownership::Owner;
@@ -21,21 +21,28 @@ const OWNER_HYPERVISOR: u32 = 6;
 const SVE_HINT: u32 = 1 << 16;
 
 /// Answers a call by HVC or SMC.
+#[inline]
 pub fn dispatch(frame: &mut Frame, percpu: &PerCpu) {
     let function = frame.x[0] as u32 & !SVE_HINT;
     if function >> 24 & 0x3f != OWNER_HYPERVISOR {
         return power::dispatch(frame, percpu);
     }
     let x: &mut Registers = frame.x.first_chunk_mut().expect("a frame holds x0 to x17");
+    match function {
+        // These two return their first result in x0, and can't fail.
+        call::UID => x[..4].copy_from_slice(&UID.map(u64::from)),
+        call::REVISION => x[..2].copy_from_slice(&[VERSION.0.into(), VERSION.1.into()]),
+        _ => decode(x, percpu),
+    }
+}
+
+/// Answers what has to be decoded: out of line, so that the calls before pay for none of its frame.
+#[inline(never)]
+fn decode(x: &mut Registers, percpu: &PerCpu) {
+    let function = x[0] as u32 & !SVE_HINT;
     x[0] = function.into();
     trace!("CPU {}: call {function:#x} with {:x?}", percpu.index.get(), &x[1..7]);
-    let status = match Call::decode(x) {
-        // These two return their first result in x0 and can't fail.
-        Ok(Call::Uid) => return x[..4].copy_from_slice(&UID.map(u64::from)),
-        Ok(Call::Revision) => return x[..2].copy_from_slice(&[VERSION.0.into(), VERSION.1.into()]),
-        Ok(call) => answer(call, x, percpu),
-        Err(error) => Err(error),
-    };
+    let status = Call::decode(x).and_then(|call| answer(call, x, percpu));
     x[0] = match status {
         Ok(()) => 0,
         Err(error) => {
@@ -47,6 +54,7 @@ pub fn dispatch(frame: &mut Frame, percpu: &PerCpu) {
 
 fn answer(call: Call, x: &mut Registers, percpu: &PerCpu) -> Status {
     match call {
+        // `dispatch` has answered these.
         Call::Uid | Call::Revision => {}
         Call::Features => features(x, percpu),
         Call::HostReset => x[1] = vm::destroy_all(percpu)?,

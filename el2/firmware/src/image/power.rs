@@ -165,6 +165,7 @@ pub fn arrived(percpu: &PerCpu) -> Start {
 }
 
 /// Answers a call of the host that is not the firmware's own. See `verdigris_core::smccc`.
+#[inline(never)]
 pub fn dispatch(frame: &mut Frame, percpu: &PerCpu) {
     let [x0, x1, x2, x3] = [frame.x[0], frame.x[1], frame.x[2], frame.x[3]];
     let own = &POWER[percpu.index.get()];

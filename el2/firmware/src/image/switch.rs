@@ -137,7 +137,7 @@ impl<'a> World<'a> {
             sysreg::write!("spsr_el2", self.host_return[1]);
             sysreg::write!("mdscr_el1", self.host_mdscr);
             controls::apply(&percpu.cpu().host);
-            sysreg::write!("vbar_el2", boot::host_vectors_address());
+            sysreg::write!("vbar_el2", boot::host_vectors_address(percpu));
         }
         self.host_profiling.end();
         sysreg::isb();

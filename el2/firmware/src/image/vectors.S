@@ -1,4 +1,4 @@
-// Exception vectors: one table while the host runs, and the crash entries that every table shares.
+// Exception vectors: those in force while the host runs, and the crash entries that every table shares.
 //
 // EL2 runs with all exceptions masked, so an exception taken from EL2 itself is a bug. Its entry
 // touches no stack that may be the cause: it stores the registers in the CPU's PerCpu and goes on, on
@@ -28,11 +28,6 @@
     crash_entry (\first + 3)
 .endm
 
-.macro jump_entry target
-    .balign 0x80
-    b       \target
-.endm
-
 .section .text.vectors, "ax"
 
 // Before the host first runs: everything is a crash.
@@ -44,16 +39,83 @@ crash_vectors:
     crash_entries 8
     crash_entries 12
 
-.balign 0x800
-.global host_vectors
-host_vectors:
+// A call, trap or abort of the host. Keeps what a call may change or Rust may clobber: x0 to x18,
+// x29, x30; Rust keeps the rest. See `frame::Frame`. Whether return addresses are signed is a matter of
+// the CPU, so each kind of CPU has a table of its own, and no entry has to ask.
+.macro host_entry pauth
+    .balign 0x80
+    sub     sp, sp, #{FRAME_SIZE}
+    stp     x0, x1, [sp, #0]
+    stp     x2, x3, [sp, #16]
+    stp     x4, x5, [sp, #32]
+    stp     x6, x7, [sp, #48]
+    stp     x8, x9, [sp, #64]
+    stp     x10, x11, [sp, #80]
+    stp     x12, x13, [sp, #96]
+    stp     x14, x15, [sp, #112]
+    stp     x16, x17, [sp, #128]
+    stp     x18, x29, [sp, #144]
+    str     x30, [sp, #160]
+    mrs     x1, tpidr_el2
+    .if     \pauth
+    mrs     x6, s3_0_c2_c1_0            // the host's APIAKey, which signs nothing of EL2's
+    mrs     x7, s3_0_c2_c1_1
+    ldp     x4, x5, [x1, #{EL2_KEY}]
+    stp     x6, x7, [sp, #{FRAME_KEY}]
+    msr     s3_0_c2_c1_0, x4
+    msr     s3_0_c2_c1_1, x5
+    isb
+    .endif
+    mov     x0, sp
+    bl      {host_sync}
+    .if     \pauth
+    b       host_return_pauth
+    .else
+    b       host_return
+    .endif
+.endm
+
+.macro host_table pauth
     crash_entries 0
     crash_entries 4
-    jump_entry host_sync
+    host_entry \pauth
     crash_entry 9
     crash_entry 10
     crash_entry 11
     crash_entries 12
+.endm
+
+.balign 0x800
+.global host_vectors
+host_vectors:
+    host_table 0
+
+.balign 0x800
+.global host_vectors_pauth
+host_vectors_pauth:
+    host_table 1
+
+// Return to the host from a frame at SP. The ISB that a new key needs is the ERET.
+host_return_pauth:
+    ldp     x6, x7, [sp, #{FRAME_KEY}]
+    msr     s3_0_c2_c1_0, x6
+    msr     s3_0_c2_c1_1, x7
+host_return:
+    ldp     x0, x1, [sp, #0]
+    ldp     x2, x3, [sp, #16]
+    ldp     x4, x5, [sp, #32]
+    ldp     x6, x7, [sp, #48]
+    ldp     x8, x9, [sp, #64]
+    ldp     x10, x11, [sp, #80]
+    ldp     x12, x13, [sp, #96]
+    ldp     x14, x15, [sp, #112]
+    ldp     x16, x17, [sp, #128]
+    ldp     x18, x29, [sp, #144]
+    ldr     x30, [sp, #160]
+    add     sp, sp, #{FRAME_SIZE}
+    eret
+    dsb     nsh                         // no speculation past the return
+    isb
 
 // x0: PerCpu; x1: kind; x1 and x2 are stored, x0 is in SP_EL0.
 crash_common:
@@ -80,58 +142,6 @@ crash_common:
     mov     x29, xzr
     mov     x30, xzr
     b       {crash}
-
-// A call, trap or abort of the host. Keeps what a call may change or Rust may clobber: x0 to x18,
-// x29, x30; Rust keeps the rest. See `frame::Frame`.
-host_sync:
-    sub     sp, sp, #{FRAME_SIZE}
-    stp     x0, x1, [sp, #0]
-    stp     x2, x3, [sp, #16]
-    stp     x4, x5, [sp, #32]
-    stp     x6, x7, [sp, #48]
-    stp     x8, x9, [sp, #64]
-    stp     x10, x11, [sp, #80]
-    stp     x12, x13, [sp, #96]
-    stp     x14, x15, [sp, #112]
-    stp     x16, x17, [sp, #128]
-    stp     x18, x29, [sp, #144]
-    str     x30, [sp, #160]
-    mrs     x2, tpidr_el2
-    ldr     x3, [x2, #{HAS_PAUTH}]
-    cbz     x3, 1f
-    ldp     x4, x5, [x2, #{EL2_KEY}]
-    mrs     x6, s3_0_c2_c1_0            // the host's APIAKey, which signs nothing of EL2's
-    mrs     x7, s3_0_c2_c1_1
-    stp     x6, x7, [sp, #{FRAME_KEY}]
-    msr     s3_0_c2_c1_0, x4
-    msr     s3_0_c2_c1_1, x5
-    isb
-1:  mov     x0, sp
-    mov     x1, x2
-    bl      {host_sync}
-    // Returns to the host from a frame at SP.
-host_return:
-    mrs     x2, tpidr_el2
-    ldr     x3, [x2, #{HAS_PAUTH}]
-    cbz     x3, 1f
-    ldp     x6, x7, [sp, #{FRAME_KEY}]
-    msr     s3_0_c2_c1_0, x6
-    msr     s3_0_c2_c1_1, x7
-1:  ldp     x0, x1, [sp, #0]
-    ldp     x2, x3, [sp, #16]
-    ldp     x4, x5, [sp, #32]
-    ldp     x6, x7, [sp, #48]
-    ldp     x8, x9, [sp, #64]
-    ldp     x10, x11, [sp, #80]
-    ldp     x12, x13, [sp, #96]
-    ldp     x14, x15, [sp, #112]
-    ldp     x16, x17, [sp, #128]
-    ldp     x18, x29, [sp, #144]
-    ldr     x30, [sp, #160]
-    add     sp, sp, #{FRAME_SIZE}
-    eret
-    dsb     nsh                         // no speculation past the return
-    isb
 
 // Starts the host on this CPU. x0: its first x0; x1: the value for SP. ELR_EL2 and SPSR_EL2 are set.
 .global host_start
