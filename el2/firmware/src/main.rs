@@ -16,6 +16,7 @@
 #[cfg(target_os = "none")]
 mod image {
     pub mod banner;
+    pub mod bits;
     pub mod boot;
     pub mod cache;
     pub mod console;
@@ -46,6 +47,7 @@ mod image {
     pub mod vm;
     pub mod vm_env;
     pub mod vmids;
+    pub mod working_set;
 }
 
 #[cfg(not(target_os = "none"))]

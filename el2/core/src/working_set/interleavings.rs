@@ -183,7 +183,7 @@ fn a_use_is_of_the_set_that_it_names() {
         let other = machine.clone();
         let ager = thread::spawn(move || {
             for set in other.sets.using(pages()).iter().flatten() {
-                assert_eq!((set.bounds(), set.region().0), ((0, 0x1000), 0x1000));
+                assert_eq!((set.bounds(), set.region()), ((0, 0x1000), (Pa(0x1000), 1)));
             }
         });
         machine.end();

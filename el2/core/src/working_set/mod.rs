@@ -164,6 +164,11 @@ impl Slot {
         (start, start + self.page_count.load(Ordering::Relaxed) * PAGE_SIZE)
     }
 
+    fn region(&self) -> (Pa, u64) {
+        let bytes = self.page_count.load(Ordering::Relaxed);
+        (Pa(self.region.load(Ordering::Relaxed)), bytes.div_ceil(PAGE_SIZE))
+    }
+
     fn overlaps(&self, range: IpaRange) -> bool {
         let (start, end) = self.range();
         start < range.end().0 && range.start().0 < end
@@ -211,9 +216,9 @@ impl Use<'_> {
         self.0.range()
     }
 
-    /// Returns where the array lies: one byte a page of the set.
-    pub fn region(&self) -> Pa {
-        Pa(self.0.region.load(Ordering::Relaxed))
+    /// Returns where the array lies, one byte a page of the set, and its number of pages.
+    pub fn region(&self) -> (Pa, u64) {
+        self.0.region()
     }
 }
 
@@ -225,9 +230,9 @@ impl Drop for Use<'_> {
 }
 
 impl Claim<'_> {
-    /// Returns the first address of the region.
-    pub fn region(&self) -> Pa {
-        Pa(self.slot.region.load(Ordering::Relaxed))
+    /// Returns the first address of the region, and its number of pages.
+    pub fn region(&self) -> (Pa, u64) {
+        self.slot.region()
     }
 
     /// Returns how many pages of the region are in hand.

@@ -20,7 +20,7 @@ fn live(sets: &WorkingSets, pages: IpaRange, array: u64) {
 }
 
 fn regions(sets: &WorkingSets, pages: IpaRange) -> std::vec::Vec<u64> {
-    sets.using(pages).iter().flatten().map(|set| set.region().0).collect()
+    sets.using(pages).iter().flatten().map(|set| set.region().0.0).collect()
 }
 
 #[test]
@@ -42,9 +42,9 @@ fn answers_for_a_range_inside_one_set_only() {
     let sets = WorkingSets::new();
     live(&sets, range(0x1000, 4), 0x10_0000);
     live(&sets, range(0x5000, 4), 0x20_0000);
-    let found = |pages| sets.using_all_of(pages).map(|set| (set.bounds(), set.region().0));
-    assert_eq!(found(range(0x1000, 4)), Ok(((0x1000, 0x5000), 0x10_0000)));
-    assert_eq!(found(range(0x8000, 1)), Ok(((0x5000, 0x9000), 0x20_0000)));
+    let found = |pages| sets.using_all_of(pages).map(|set| (set.bounds(), set.region()));
+    assert_eq!(found(range(0x1000, 4)), Ok(((0x1000, 0x5000), (Pa(0x10_0000), 1))));
+    assert_eq!(found(range(0x8000, 1)), Ok(((0x5000, 0x9000), (Pa(0x20_0000), 1))));
     for (start, count) in [(0x4000, 2), (0, 2), (0x8000, 2), (GIB, 1)] {
         assert_eq!(found(range(start, count)), Err(Error::NoEntry));
     }
@@ -60,7 +60,7 @@ fn refuses_overlaps_and_more_than_there_is_room_for() {
     }
     assert_eq!(sets.create(range(8 * GIB, 1), region(GIB)).unwrap_err(), Error::Limit);
     let claim = sets.end(Ipa(3 * GIB)).unwrap();
-    assert_eq!((claim.region().0, claim.in_hand()), (0x3000, 1));
+    assert_eq!((claim.region(), claim.in_hand()), ((Pa(0x3000), 1), 1));
     claim.set_in_hand(0);
     claim.forget();
     live(&sets, range(8 * GIB, 1), GIB);
@@ -101,7 +101,7 @@ fn grows_on_by_the_same_words_alone() {
     assert_eq!(sets.create(range(0x1000, 9001), array).unwrap_err(), Error::Exists);
     assert_eq!(sets.create(pages, region(0x20_0000)).unwrap_err(), Error::Exists);
     let claim = sets.create(pages, array).unwrap();
-    assert_eq!(claim.in_hand(), 2);
+    assert_eq!((claim.region(), claim.in_hand()), ((Pa(0x10_0000), 3), 2));
     claim.set_in_hand(3);
     claim.go_live();
     assert_eq!(regions(&sets, pages), [0x10_0000]);

@@ -190,11 +190,24 @@ impl HostPage {
     }
 
     /// Writes a 64-bit word of the page.
+    #[inline]
     pub fn write(&mut self, index: usize, word: u64) {
-        assert!(index < PAGE_SIZE as usize / 8, "a page has 512 words");
+        let word_at = self.word_at(index);
         // SAFETY: mapped RAM of the host's, which can't be donated while the share is held. The host
         // may write it too, so the store is volatile and no reference is made.
-        unsafe { (self.0.0 as *mut u64).add(index).write_volatile(word) };
+        unsafe { word_at.write_volatile(word) };
+    }
+
+    /// Sets bits in a 64-bit word of the page.
+    pub fn set_bits(&mut self, index: usize, bits: u64) {
+        let word_at = self.word_at(index);
+        // SAFETY: as in `write`. What the host makes of the word meanwhile, it makes of its own answer.
+        unsafe { word_at.write_volatile(word_at.read_volatile() | bits) };
+    }
+
+    fn word_at(&self, index: usize) -> *mut u64 {
+        assert!(index < PAGE_SIZE as usize / 8, "a page has 512 words");
+        (self.0.0 as *mut u64).wrapping_add(index)
     }
 }
 
@@ -260,6 +273,18 @@ pub fn empty_root() -> Pa {
 pub unsafe fn as_table(page: TablePage) -> &'static Table {
     // SAFETY: the caller's word; a page is aligned for a table, and entries are atomics.
     unsafe { &*(page.pa().0 as *const Table) }
+}
+
+/// Views pages as words that several CPUs may use at once.
+///
+/// # Safety
+/// The pages are mapped RAM that was donated to a VM, and nothing else uses them while the reference
+/// lives.
+pub unsafe fn as_words<'a>(start: Pa, page_count: u64) -> &'a [AtomicU64] {
+    // SAFETY: the caller's word; a page is aligned for a word, and any bits are one.
+    unsafe {
+        slice::from_raw_parts(start.0 as *const AtomicU64, (page_count * PAGE_SIZE / 8) as usize)
+    }
 }
 
 /// Returns the pool.

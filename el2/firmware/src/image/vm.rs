@@ -14,13 +14,15 @@ use verdigris_abi::{Error, Ipa, MAX_CPUS, MAX_VCPUS, MAX_VMS, PAGE_SIZE, Pa, Sta
 use verdigris_core::call::VmHandle;
 use verdigris_core::cpu::vtcr;
 use verdigris_core::vmid::{LastVcpu, VmidCell};
-use verdigris_stage2::{Geometry, NoDirty, Outcome, Root, Stage2};
+use verdigris_core::working_set::WorkingSets;
+use verdigris_stage2::{Geometry, Outcome, Root, Stage2};
 
+use super::bits::Dirty;
 use super::percpu::{self, PerCpu};
 use super::presence::Stay;
 use super::statistics::{Statistics, per_gib};
 use super::vm_env::VmEnv;
-use super::{memory, sysreg, system, vcpu};
+use super::{memory, sysreg, system, vcpu, working_set};
 
 /// Pages between two looks at pending interrupts while memory is given back.
 const PAGES_PER_POLL: usize = 16;
@@ -37,6 +39,8 @@ pub struct Vm {
     pub last_vcpu: [LastVcpu; MAX_CPUS as usize],
     /// The donated region of each vCPU; 0 where there is none.
     pub vcpus: [AtomicU64; MAX_VCPUS as usize],
+    /// Which ranges have their idle ages kept.
+    pub working_sets: WorkingSets,
     /// Free table pages, linked through their first words.
     free: SpinMutex<u64>,
     free_pages: AtomicUsize,
@@ -210,6 +214,7 @@ impl Vm {
             vmid: VmidCell::new(),
             last_vcpu: array::from_fn(|_| LastVcpu::new()),
             vcpus: array::from_fn(|_| AtomicU64::new(0)),
+            working_sets: WorkingSets::new(),
             free: SpinMutex::new(0),
             free_pages: AtomicUsize::new(0),
             donated_pages: AtomicUsize::new(region_pages as usize),
@@ -297,14 +302,22 @@ impl Vm {
         self.free_pages.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes note of a region that was donated for a vCPU.
+    /// Takes note of pages that were donated, for a vCPU or a working set.
     pub fn count_donated(&self, pages: u64) {
         self.donated_pages.fetch_add(pages as usize, Ordering::Relaxed);
     }
 
+    /// Takes note of such pages that were given back.
+    pub fn count_given_back(&self, pages: u64) {
+        self.donated_pages.fetch_sub(pages as usize, Ordering::Relaxed);
+    }
+
     /// Unmaps everything and gives all memory back, its own last; returns the pages still to go.
     fn give_all_back(&self, percpu: &PerCpu) -> u64 {
-        let done = self.unmap_all(percpu) && self.give_vcpus_back() && self.give_tables_back();
+        let done = self.unmap_all(percpu)
+            && working_set::give_all_back(self)
+            && self.give_vcpus_back()
+            && self.give_tables_back();
         let left = self.donated_pages.load(Ordering::Relaxed) as u64;
         if !done {
             return left;
@@ -329,7 +342,8 @@ impl Vm {
                 NOT_BEGUN => (false, 0),
                 from => (true, from),
             };
-            let reached = self.stage2.invalidate_begin(&env, all, resume, from, &mut NoDirty).pages;
+            let reached =
+                self.stage2.invalidate_begin(&env, all, resume, from, &mut Dirty::Unwanted).pages;
             self.unmapped_pages.store(reached, Ordering::Relaxed);
             reached == pages
         };
@@ -346,7 +360,7 @@ impl Vm {
             let region = vcpu.swap(0, Ordering::Relaxed);
             if region != 0 {
                 memory::give_back(Pa(region), 1 << vcpu::REGION_ORDER, self.handle);
-                self.donated_pages.fetch_sub(1 << vcpu::REGION_ORDER, Ordering::Relaxed);
+                self.count_given_back(1 << vcpu::REGION_ORDER);
                 if sysreg::interrupt_pending() {
                     return false;
                 }
