@@ -89,11 +89,6 @@ impl Statistics {
         self.0[stat as usize]
     }
 
-    /// Returns a counter by its index.
-    pub fn by_index(&self, index: usize) -> u64 {
-        self.0[index]
-    }
-
     /// Returns how many there are.
     pub fn count(&self) -> usize {
         self.0.len()

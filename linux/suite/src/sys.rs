@@ -180,23 +180,6 @@ pub fn pause() {
     std::thread::yield_now();
 }
 
-/// Reads the system counter, in ticks.
-#[cfg(target_arch = "aarch64")]
-pub fn counter() -> u64 {
-    let ticks;
-    // SAFETY: reads a register that Linux lets every process read. The barriers keep it in its place.
-    unsafe {
-        std::arch::asm!("isb", "mrs {}, cntvct_el0", "isb", out(reg) ticks, options(nostack));
-    }
-    ticks
-}
-
-/// Says that there is no such register here: this only exists so that the suite builds anywhere.
-#[cfg(not(target_arch = "aarch64"))]
-pub fn counter() -> u64 {
-    unimplemented!("the suite measures on arm64")
-}
-
 /// FPCR and FPSR, then V0 to V31.
 pub type VectorRegisters = [u64; 66];
 

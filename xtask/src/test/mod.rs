@@ -11,7 +11,7 @@ mod image;
 mod instructions;
 mod ktap;
 mod machines;
-mod tally;
+pub mod tally;
 mod texts;
 
 use std::path::PathBuf;
@@ -107,6 +107,7 @@ const PARTS: &[Part] = &[
     part("rollover", "more VMs than VMIDs", Machines(machines::ROLLOVER)),
     part("soak", "everything at once, every byte checked", Machines(machines::SOAKS)),
     part("sweep", "a guest executes every system instruction", Machines(machines::SWEEP)),
+    part("bench", "no call costs more than it once did", Function(bench)),
     part("run", "the demonstration of `cargo xtask run`", Machines(machines::RUN)),
 ];
 
@@ -187,6 +188,10 @@ pub fn test(args: TestArgs) -> Result<ExitCode> {
     }
     println!("{}", tally.closing_line());
     Ok(if tally.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn bench(context: &Context, tally: &mut Tally) -> Result<()> {
+    crate::bench::test(context.lab()?, tally)
 }
 
 fn list() {

@@ -218,7 +218,17 @@ fn flags_of_calls() {
     let (vm, spare) = (scene.vm(), scene.spare.address(0));
     let ipa = DATA + 0x1_0000;
     let both = flags::MAP_BLOCK_2M | flags::MAP_BLOCK_1G | RW;
-    for bad in [0, flags::PROT_WRITE, flags::PROT_EXEC, RW | 1 << 6, RW | 1 << 63, both, u64::MAX] {
+    let clean_but_never_written = flags::PROT_READ | flags::MAP_CLEAN;
+    for bad in [
+        0,
+        flags::PROT_WRITE,
+        flags::PROT_EXEC,
+        clean_but_never_written,
+        RW | 1 << 7,
+        RW | 1 << 63,
+        both,
+        u64::MAX,
+    ] {
         scene.refuses(call::MAP, &[vm, ipa, spare, 1, bad, 0], &[Error::Invalid]);
         scene.refuses(call::SET, &[vm, DATA, spare, bad, 0], &[Error::Invalid]);
     }
@@ -229,8 +239,14 @@ fn flags_of_calls() {
     for bad in [1, 2, 3, 1 << 3, u64::MAX] {
         scene.refuses(call::TEST_AGE, &[vm, DATA, 1, bad, spare], &[Error::Invalid]);
     }
-    for bad in [2, 1 << 63] {
-        scene.refuses(call::INVALIDATE_BEGIN, &[vm, DATA, 1, bad, 0], &[Error::Invalid]);
+    scene.refuses(call::SET, &[vm, DATA, spare, RW | flags::MAP_CLEAN, 0], &[Error::Invalid]);
+    // A buffer for dirty bits that nobody asked for.
+    for bad in [4, 5, 1 << 3, 1 << 63] {
+        scene.refuses(call::INVALIDATE_BEGIN, &[vm, DATA, 1, bad, 0, spare], &[Error::Invalid]);
+    }
+    for bad in [1, 4, 1 << 3, 1 << 63] {
+        scene.refuses(call::UNMAP, &[vm, DATA, 1, bad, 0, spare], &[Error::Invalid]);
+        scene.refuses(call::INVALIDATE_END, &[vm, DATA, 1, 0, bad, spare], &[Error::Invalid]);
     }
     scene.refuses(call::INVALIDATE_BEGIN, &[vm, DATA, 1, 1, 0], &[Error::NoEntry]);
     scene.refuses(call::INVALIDATE_END, &[vm, DATA, 1, 1], &[Error::NoEntry]);

@@ -3,6 +3,7 @@
 mod ageing;
 mod arguments;
 mod blocks;
+mod cold;
 mod counters;
 mod dirty;
 mod discovery;
@@ -16,8 +17,10 @@ mod migration;
 mod registers;
 mod replace;
 mod rollover;
+mod shape;
 mod support;
 mod sweep;
+mod working_sets;
 
 pub use hotplug::switch_of as hotplug_switch;
 
@@ -36,6 +39,9 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         replace::TESTS,
         invalidation::TESTS,
         dirty::TESTS,
+        cold::TESTS,
+        shape::TESTS,
+        working_sets::TESTS,
         migration::TESTS,
         lifetime::TESTS,
         lifetime::helpers::TESTS,
