@@ -44,6 +44,9 @@ pub fn answer(call: Call, x: &mut Registers, percpu: &PerCpu) -> Status {
         Call::TestAge { vm, range, sink } => on_bits(vm, range, sink, x, percpu, |at, put| {
             at.vm.stage2.test_age(at.env, at.range, put)
         }),
+        Call::Harvest { vm, range, sink } => on_bits(vm, range, sink, x, percpu, |at, put| {
+            at.vm.stage2.harvest(at.env, at.range, put)
+        }),
         Call::Unmap { .. } | Call::InvalidateBegin { .. } | Call::InvalidateEnd { .. } => {
             remove(call, x, percpu)
         }
