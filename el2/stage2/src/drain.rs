@@ -1,58 +1,133 @@
-//! Drain: the leaves of a table that is unlinked and invalidated, reported 64 at a time.
+//! Drain: the leaves of a table that is unlinked and invalidated, taken 64 pages at a time.
 //!
 //! A last-level table has up to 512 leaves, and each may have to be cleaned from the caches: too many
-//! between two looks at interrupts. But once unlinked, the table can't be found again by a walk. So a
-//! call that an interrupt stops in the middle *parks* the table, in a list of the VM; and each call that
-//! takes something away first goes on with what is parked, whoever left it there. The call's progress
-//! stays before the leaves that are left: what it reports as done has given its shares back.
+//! between two looks at interrupts. But once unlinked, the table can't be found again by a walk. So it is
+//! *parked* in the VM: every call that passes those pages, this one or a later one, takes what the table
+//! still holds of them. A call takes leaves of its own pages only, so that each dirty bit goes to a call
+//! that asked for that page; and its progress stays before the leaves that are left. Whoever takes the
+//! last leaf retires the table.
 //!
-//! List and position stand in the table itself, in its first two entries, whose leaves are taken by
-//! then. Both are page addresses: bit 0 and bit 10 are clear, and they read as old, invalid entries.
+//! Leaves are taken by exchange, as everywhere: a call that overlaps may have found the table before it
+//! was unlinked, or may be draining it too, and each leaf is to be reported once.
+//!
+//! There are a few slots, so that a way past them is short. A call that finds none free takes all leaves
+//! of its table at once, interrupts or not.
 
-use crate::descriptor::{Descriptor, Level};
+use crate::descriptor::{Descriptor, Level, TABLE_ENTRIES};
+use crate::dirty::DirtySink;
+use crate::entry::Entry;
 use crate::hardware::{Env, Removed};
-use crate::limbo::List;
-use crate::memory::{TableMemory, TablePage};
+use crate::leaves::Mask;
+use crate::memory::TablePage;
 use crate::range::Range;
 use crate::stage2::{BATCH, Stage2};
-use crate::sync::Lock;
-use verdigris_abi::Ipa;
+use crate::sync::{AtomicU64, Lock, Ordering};
+use crate::unmap::Strip;
+use verdigris_abi::{Ipa, PAGE_SIZE, Pa, Stat};
+
+/// Most tables that are parked at a time.
+const SLOTS: usize = if cfg!(loom) { 1 } else { 8 };
+/// A bit for each 64 pages of a table.
+const ALL_PARTS: u64 = (1 << (TABLE_ENTRIES as u64).div_ceil(BATCH)) - 1;
+
+/// A parked table; only read and written under the lock.
+struct Slot {
+    /// The address of the table, or 0.
+    table: AtomicU64,
+    /// The first page that it translated.
+    start: AtomicU64,
+    /// The parts that may still have leaves.
+    left: AtomicU64,
+}
 
 /// Tables whose leaves are yet to be reported.
 pub struct Parked {
     lock: Lock,
-    list: List,
+    count: AtomicU64,
+    slots: [Slot; SLOTS],
 }
 
-/// A table on its way out, and what its next leaf translates.
-pub(crate) struct Drain {
-    table: TablePage,
-    next: Ipa,
+/// The parked tables of one span: there may be several, where pages were mapped anew meanwhile.
+#[derive(Clone, Copy)]
+struct Drains {
+    span: Range,
+    tables: [Option<TablePage>; SLOTS],
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self { table: AtomicU64::new(0), start: AtomicU64::new(0), left: AtomicU64::new(0) }
+    }
+
+    fn table(&self) -> Option<TablePage> {
+        let pa = self.table.load(Ordering::Relaxed);
+        (pa != 0).then(|| TablePage::linked(Pa(pa)))
+    }
+
+    fn span(&self) -> Range {
+        Range::span(self.start.load(Ordering::Relaxed), Level::L2)
+    }
 }
 
 impl Parked {
     /// Makes an empty list.
     pub fn new() -> Self {
-        Self { lock: Lock::new(), list: List::new() }
+        let slots = core::array::from_fn(|_| Slot::new());
+        Self { lock: Lock::new(), count: AtomicU64::new(0), slots }
     }
 
-    /// Tells whether nothing is parked.
+    /// Tells whether nothing is parked, as far as this CPU has to know.
+    ///
+    /// Relaxed: a call that still drains a table of its own covers all of it. What was left parked was
+    /// so before its caller could make the next call.
     pub fn is_empty(&self) -> bool {
-        let _held = self.lock.lock();
-        self.list.is_empty()
+        self.count.load(Ordering::Relaxed) == 0
     }
 
-    fn push<M: TableMemory>(&self, memory: &M, drain: &Drain) {
+    /// Parks a table; `false` if there is no slot.
+    fn park(&self, table: TablePage, span: Range) -> bool {
         let _held = self.lock.lock();
-        memory.table(drain.table)[1].replace(Descriptor::link(drain.next.0));
-        self.list.push(memory, drain.table);
+        let Some(slot) = self.slots.iter().find(|slot| slot.table().is_none()) else {
+            return false;
+        };
+        slot.table.store(table.pa().0, Ordering::Relaxed);
+        slot.start.store(span.start, Ordering::Relaxed);
+        slot.left.store(ALL_PARTS, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        true
     }
 
-    fn pop<M: TableMemory>(&self, memory: &M) -> Option<Drain> {
+    /// Returns the parked tables of the first span that has pages in `range` and any.
+    fn first_in(&self, range: Range) -> Option<Drains> {
+        if range.start >= range.end || self.is_empty() {
+            return None;
+        }
         let _held = self.lock.lock();
-        let table = self.list.pop(memory)?;
-        let next = Ipa(memory.table(table)[1].read().raw());
-        Some(Drain { table, next })
+        let parked = || self.slots.iter().filter(|slot| slot.table().is_some());
+        let spans = parked().map(Slot::span).filter(|span| span.overlaps(range));
+        let span = spans.min_by_key(|span| span.start)?;
+        let tables = core::array::from_fn(|index| {
+            self.slots[index].table().filter(|_| self.slots[index].span() == span)
+        });
+        Some(Drains { span, tables })
+    }
+
+    /// Takes note that a part of a table has no leaves any more; `true` for one caller, if it was the last.
+    ///
+    /// A table that was unparked meanwhile is found in no slot: while this CPU is in EL2 it doesn't come
+    /// free, so it can't have been parked a second time.
+    fn finish(&self, table: TablePage, part: u64) -> bool {
+        let _held = self.lock.lock();
+        let Some(slot) = self.slots.iter().find(|slot| slot.table() == Some(table)) else {
+            return false;
+        };
+        let left = slot.left.load(Ordering::Relaxed) & !(1 << part);
+        slot.left.store(left, Ordering::Relaxed);
+        if left == 0 {
+            slot.table.store(0, Ordering::Relaxed);
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        left == 0
     }
 }
 
@@ -62,57 +137,106 @@ impl Default for Parked {
     }
 }
 
-impl Drain {
-    /// Begins at the first leaf of a last-level table; `start` is what that leaf translates.
-    pub(crate) const fn new(table: TablePage, start: Ipa) -> Self {
-        Self { table, next: start }
+impl Stage2 {
+    /// Takes the leaves of a table that was unlinked inside the call's window, as far as interrupts let it.
+    pub(crate) fn drain<E: Env>(
+        &self,
+        env: &E,
+        strip: &mut Strip<impl DirtySink>,
+        table: TablePage,
+        span: Range,
+    ) {
+        let is_parked = self.parked.park(table, span);
+        // The host may have named progress inside the table.
+        let at_once = if is_parked { strip.page } else { span.end };
+        for part in parts(Range { start: span.start, end: at_once }) {
+            self.drain_part(env, strip, table, part);
+        }
+        if !is_parked {
+            self.limbo.retire(env, table);
+        }
+        self.pass(env, strip, span.end, true);
     }
 
-    /// Returns the pages whose leaves are yet to be reported; not asked once the last one is.
-    const fn left(&self) -> Range {
-        Range { start: self.next.page(), end: Range::span(self.next.page(), Level::L2).end }
+    /// Moves on to page `to`, and takes on the way what parked tables hold of these pages.
+    ///
+    /// With `may_stop` an interrupt ends that after 64 pages, and the call.
+    pub(crate) fn pass<E: Env>(
+        &self,
+        env: &E,
+        strip: &mut Strip<impl DirtySink>,
+        to: u64,
+        may_stop: bool,
+    ) {
+        let end = to.min(strip.window.end);
+        while let Some(drains) = self.parked.first_in(Range { start: strip.page, end }) {
+            strip.page = strip.page.max(drains.span.start);
+            for part in parts(Range { start: strip.page, end: end.min(drains.span.end) }) {
+                for &table in drains.tables.iter().flatten() {
+                    self.drain_part(env, strip, table, part);
+                }
+                strip.page = part.end;
+                if may_stop && strip.page < to && env.interrupt_pending() {
+                    strip.is_stopped = true;
+                    return;
+                }
+            }
+        }
+        strip.page = to;
+    }
+
+    /// Takes and reports up to 64 leaves of an unlinked table; retires it if nothing is left then.
+    fn drain_part<E: Env>(
+        &self,
+        env: &E,
+        strip: &mut Strip<impl DirtySink>,
+        table: TablePage,
+        part: Range,
+    ) {
+        let index = Level::L3.index(part.start * PAGE_SIZE);
+        let entries = &env.table(table)[index..][..part.page_count() as usize];
+        let (taken, dirty) = self.drain_entries(env, entries, part.ipa());
+        env.count(Stat::LeavesUnmapped, taken);
+        env.count(Stat::PagesMapped, taken.wrapping_neg());
+        // By the one invalidation of the table's span.
+        env.count(Stat::FlushesDone, taken);
+        strip.note_leaves(
+            env,
+            &self.orphans,
+            Mask { bits: dirty, ..Mask::new(part.ipa(), Level::L3) },
+        );
+        let whole = index as u64 & !(BATCH - 1);
+        let all = &env.table(table)[whole as usize..];
+        let all = &all[..all.len().min(BATCH as usize)];
+        let is_drained =
+            all.len() == entries.len() || all.iter().all(|entry| !entry.read().is_valid());
+        if is_drained && self.parked.finish(table, whole / BATCH) {
+            self.limbo.retire(env, table);
+        }
+    }
+
+    /// Takes leaves and gives their memory back; returns how many, and which were dirty.
+    fn drain_entries<E: Env>(&self, env: &E, entries: &[Entry], first: Ipa) -> (u64, u64) {
+        let (mut taken, mut dirty) = (0, 0);
+        let leaves = entries.iter().enumerate().filter_map(|(index, entry)| {
+            let level = Level::L3;
+            let old = entry.take_leaf(level, Descriptor::INVALID)?;
+            taken += 1;
+            dirty |= u64::from(old.is_dirty()) << index;
+            let ipa = Ipa(first.0 + index as u64 * level.bytes());
+            Some(Removed { ipa, pa: old.leaf_address(level)?, level, old })
+        });
+        self.settle(env, leaves);
+        (taken, dirty)
     }
 }
 
-impl Stage2 {
-    /// Goes on with every table that an earlier call parked; what is left of one, if an interrupt came
-    /// first.
-    pub(crate) fn drain_parked<E: Env>(&self, env: &E) -> Option<Range> {
-        core::iter::from_fn(|| self.parked.pop(env)).find_map(|drain| self.drain(env, drain))
-    }
-
-    /// Reports the leaves of a table and retires it. If an interrupt comes first, the table is parked,
-    /// and the pages whose leaves are yet to be reported are returned. At least one batch is done.
-    pub(crate) fn drain<E: Env>(&self, env: &E, mut drain: Drain) -> Option<Range> {
-        while !self.drain_batch(env, &mut drain) {
-            if env.interrupt_pending() {
-                self.parked.push(env, &drain);
-                return Some(drain.left());
-            }
-        }
-        self.limbo.retire(env, drain.table);
-        None
-    }
-
-    /// Takes and reports up to 64 leaves; tells whether they were the last.
-    ///
-    /// By exchange, as everywhere: a call that overlaps may have found the table before it was
-    /// unlinked, and each leaf is to be reported once.
-    fn drain_batch<E: Env>(&self, env: &E, drain: &mut Drain) -> bool {
-        let level = Level::L3;
-        let rest = &env.table(drain.table)[level.index(drain.next.0)..];
-        let batch = &rest[..rest.len().min(BATCH as usize)];
-        for entry in batch {
-            let ipa = drain.next;
-            drain.next = Ipa(ipa.0 + level.bytes());
-            if !entry.read().is_valid() {
-                continue;
-            }
-            if let Some(old) = entry.take_leaf(level, Descriptor::INVALID) {
-                let pa = old.leaf_address(level).expect("a leaf was taken");
-                self.report(env, &Removed { ipa, pa, level, old });
-            }
-        }
-        batch.len() == rest.len()
-    }
+/// Returns a range in parts, each inside 64 pages of a table.
+fn parts(range: Range) -> impl Iterator<Item = Range> {
+    let mut start = range.start;
+    core::iter::from_fn(move || {
+        let part = Range { start, end: range.end.min((start | (BATCH - 1)) + 1) };
+        start = part.end;
+        (part.start < part.end).then_some(part)
+    })
 }

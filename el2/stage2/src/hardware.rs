@@ -112,6 +112,11 @@ pub trait Shares {
     fn removed(&self, leaf: &Removed) {
         self.release(leaf.pa, leaf.level);
     }
+
+    /// Takes note of leaves of one level that are gone, as [`Shares::removed`] does of each.
+    fn removed_all(&self, leaves: impl Iterator<Item = Removed>) {
+        leaves.for_each(|leaf| self.removed(&leaf));
+    }
 }
 
 /// Statistics of the VM.

@@ -20,6 +20,11 @@ impl Mask {
         Self { start, level, bits: 0 }
     }
 
+    /// Makes the mask of a single leaf.
+    pub(crate) const fn leaf(ipa: Ipa, level: Level) -> Self {
+        Self { start: ipa, level, bits: 1 }
+    }
+
     pub(crate) fn set(&mut self, index: usize) {
         self.bits |= 1 << index;
     }
@@ -61,17 +66,25 @@ pub(crate) struct Taken {
     pub(crate) mask: Mask,
     /// Those whose access flag was set.
     pub(crate) young: u64,
+    /// Those that were dirty.
+    pub(crate) dirty: u64,
     old: [Descriptor; BATCH as usize],
 }
 
 impl Taken {
     pub(crate) const fn new(start: Ipa, level: Level) -> Self {
-        Self { mask: Mask::new(start, level), young: 0, old: [Descriptor::INVALID; BATCH as usize] }
+        Self {
+            mask: Mask::new(start, level),
+            young: 0,
+            dirty: 0,
+            old: [Descriptor::INVALID; BATCH as usize],
+        }
     }
 
     pub(crate) fn push(&mut self, index: usize, old: Descriptor) {
         self.mask.set(index);
         self.young |= u64::from(old.is_young()) << index;
+        self.dirty |= u64::from(old.is_dirty()) << index;
         self.old[index] = old;
     }
 

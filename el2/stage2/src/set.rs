@@ -14,8 +14,9 @@
 use crate::attributes::Attributes;
 use crate::contract::Verdict;
 use crate::descriptor::{Descriptor, Kind, Level, needs_break};
-use crate::flush::{self, Span};
+use crate::flush;
 use crate::hardware::{Env, Removed};
+use crate::leaves::Mask;
 use crate::map::Batch;
 use crate::range::Range;
 use crate::stage2::{Stage2, count_retry, flush_relaxed, permit};
@@ -96,8 +97,10 @@ impl Stage2 {
         if !matches!(made, Ok(true)) {
             env.release(set.pa, set.level);
         }
-        made.and(broken)
-            .map(|(old, busy)| old.is_dirty() && (busy || !self.successor(old, set).is_dirty()))
+        let (old, busy) = made.and(broken)?;
+        let lost = old.is_dirty() && (busy || !self.successor(old, set).is_dirty());
+        env.count(Stat::LeavesDirty, u64::from(lost));
+        Ok(lost)
     }
 
     /// Breaks the old leaf, or changes it in place where that is allowed, if the contract permits.
@@ -125,7 +128,7 @@ impl Stage2 {
     fn invalidate_old<E: Env>(&self, env: &E, set: &Set, old: Descriptor) {
         let new = self.successor(old, set);
         if needs_break(old, new, set.level) || !new.allows_all_of(old) {
-            self.flush(env, once(Span::leaf(set.ipa, set.level)));
+            self.flush_taken(env, Mask::leaf(set.ipa, set.level), u64::from(old.is_young()));
         } else if new != old {
             flush_relaxed(env, once(set.ipa));
         }
@@ -139,7 +142,7 @@ impl Stage2 {
         if made {
             flush::publish(env);
             env.count(Stat::LeavesSet, 1);
-            self.settle(env, &removed);
+            self.settle(env, once(removed));
         } else {
             self.report(env, &removed);
         }

@@ -94,7 +94,13 @@ impl Stage2 {
         }
         match self.replace_block(env, at, &mut split, Some(page)) {
             Fate::Split => env.release(split.block().pa, split.level),
-            Fate::Dropped => self.report(env, &split.block()),
+            Fate::Dropped => {
+                if split.old.is_dirty() {
+                    // A call that keeps everything has no answer for it.
+                    self.orphans.add(span);
+                }
+                self.report(env, &split.block());
+            }
             Fate::Raced => {}
         }
         Ok(())
@@ -106,11 +112,18 @@ impl Stage2 {
         permit(env, self.contract.check(&inside, split.span, self.contract.sample()))
     }
 
-    /// Takes the part of a block that is inside `range` away.
+    /// Takes the part of a block that is inside `range` away; returns the block, for the caller to settle,
+    /// and the pages that are not mapped any more. `None` if another CPU was faster.
     ///
     /// `span` is what the block translates. Parts that are themselves blocks and reach past the range
     /// stay whole for now: the caller comes by again.
-    pub(crate) fn split<E: Env>(&self, env: &E, at: &Position<'_>, range: Range, span: Range) {
+    pub(crate) fn split<E: Env>(
+        &self,
+        env: &E,
+        at: &Position<'_>,
+        range: Range,
+        span: Range,
+    ) -> Option<(Removed, Range)> {
         let mut split = Split { range, span, level: at.level, old: at.old };
         let page = self.alloc(env).filter(|&page| {
             let shared = split.share(env).is_ok();
@@ -119,8 +132,10 @@ impl Stage2 {
             }
             shared
         });
-        if self.replace_block(env, at, &mut split, page) != Fate::Raced {
-            self.report(env, &split.block());
+        match self.replace_block(env, at, &mut split, page) {
+            Fate::Split => Some((split.block(), split.hole())),
+            Fate::Dropped => Some((split.block(), span)),
+            Fate::Raced => None,
         }
     }
 
@@ -262,6 +277,14 @@ impl Split {
 
     fn pa(&self, index: usize) -> Pa {
         self.part(index).leaf_address(self.next()).expect("a part is a leaf")
+    }
+
+    /// Returns the pages of the parts that don't stay.
+    fn hole(&self) -> Range {
+        let pages = self.next().pages();
+        let start = self.range.start.max(self.span.start).next_multiple_of(pages);
+        let end = self.range.end.min(self.span.end) / pages * pages;
+        Range { start, end: end.max(start) }
     }
 
     /// Takes a share for each part that stays: all of them, or none.

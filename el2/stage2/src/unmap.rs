@@ -6,16 +6,20 @@
 //! reported, and before progress moves past them.
 //!
 //! A table wholly inside is unlinked first: one exchange and one invalidation of its span, level
-//! unknown, since walk caches hold tables. Only then its leaves are taken, still by exchange: another
-//! call that overlaps may be at the same leaves, and each leaf must be reported once. The mark and the
-//! wait make sure that no map is about to install into it.
+//! unknown, since walk caches hold tables. Only then its leaves are taken (see [`crate::drain`]). The mark
+//! and the wait make sure that no map is about to install into it.
+//!
+//! Single leaves are invalidated as the flush epoch allows: those whose access flag was clear in the value
+//! that the exchange returned, not at all where it proves them absent. Tables always are.
+//!
+//! A call that wants dirty bits works in a *window*: as many pages as its answer has bits for. A table or
+//! block that ends past the window is left for the next call; where that would be no progress, it is
+//! taken apart at the window's end.
 
 use crate::descriptor::{Descriptor, Kind, Level};
-use crate::dirty::DirtySink;
-use crate::drain::Drain;
-use crate::flush::Span;
-use crate::hardware::{Env, Removed};
-use crate::leaves::Taken;
+use crate::dirty::{DirtySink, Orphans};
+use crate::hardware::{Counters, Env, Removed};
+use crate::leaves::{Mask, Taken};
 use crate::memory::TablePage;
 use crate::range::{Outcome, Range};
 use crate::stage2::Stage2;
@@ -23,24 +27,40 @@ use crate::walk::{self, Position};
 use core::iter::once;
 use verdigris_abi::{Error, Ipa, PAGE_SIZE, Stat};
 
+use crate::flush::Span;
+
 /// A call's way through its range.
-struct Strip {
+pub(crate) struct Strip<'a, S> {
     /// What the mark covers, and what tables must be inside of.
     range: Range,
+    /// What of it this call takes leaves from.
+    pub(crate) window: Range,
     /// The next page.
-    page: u64,
+    pub(crate) page: u64,
     /// Something was found gone that this call didn't invalidate.
     found_gone: bool,
-    /// An interrupt came while a table's leaves were reported: the rest of it is parked.
-    is_parked: bool,
+    /// An interrupt is pending, or the answer is full.
+    pub(crate) is_stopped: bool,
+    dirty: &'a mut S,
+}
+
+/// How an entry's span lies to a call's range and window.
+enum Fit {
+    /// Inside: it may go at once.
+    Whole,
+    /// Only a part may go.
+    Part,
+    /// For the next call.
+    Later,
 }
 
 impl Stage2 {
     /// Unmaps a range: begin and end in one. Progress may be 0.
+    ///
+    /// The final dirty bits of the pages done go to `dirty`, by their distance from `range.start`.
     pub fn unmap<E: Env>(&self, env: &E, range: Range, dirty: &mut impl DirtySink) -> Outcome {
-        let _ = dirty.capacity();
         let hold = self.contract.raise(range);
-        let reached = self.strip(env, range, range.start);
+        let reached = self.strip(env, range, range.start, dirty);
         self.contract.lower(range, hold);
         Outcome::done(reached - range.start)
     }
@@ -48,7 +68,7 @@ impl Stage2 {
     /// Begins an invalidation: marks the whole range, then unmaps. Never fails with good arguments.
     ///
     /// `done` pages of the range are unmapped already, by the caller's word. With `resume` the mark
-    /// stands from an earlier call; [`Error::NoEntry`] if it doesn't.
+    /// stands from an earlier call; [`Error::NoEntry`] if it doesn't. Bit 0 for `dirty` is page `done`.
     pub fn invalidate_begin<E: Env>(
         &self,
         env: &E,
@@ -57,7 +77,6 @@ impl Stage2 {
         done: u64,
         dirty: &mut impl DirtySink,
     ) -> Outcome {
-        let _ = dirty.capacity();
         if done > range.page_count() {
             return Outcome::stopped(0, Error::Invalid);
         }
@@ -66,14 +85,15 @@ impl Stage2 {
         let Some(hold) = hold else {
             return Outcome::stopped(0, Error::NoEntry);
         };
-        let reached = self.strip(env, range, range.start + done);
+        let reached = self.strip(env, range, range.start + done, dirty);
         self.contract.leave(hold);
         Outcome::done(reached - range.start)
     }
 
     /// Ends an invalidation: unmaps what begin left, publishes a number, lowers the mark.
     ///
-    /// While it returns less than the whole range the mark stands, and it is to be called again.
+    /// While it returns less than the whole range the mark stands, and it is to be called again. Bit 0
+    /// for `dirty` is page `done`.
     pub fn invalidate_end<E: Env>(
         &self,
         env: &E,
@@ -81,14 +101,13 @@ impl Stage2 {
         done: u64,
         dirty: &mut impl DirtySink,
     ) -> Outcome {
-        let _ = dirty.capacity();
         if done > range.page_count() {
             return Outcome::stopped(0, Error::Invalid);
         }
         let Some(hold) = self.contract.take(range) else {
             return Outcome::stopped(0, Error::NoEntry);
         };
-        let reached = self.strip(env, range, range.start + done);
+        let reached = self.strip(env, range, range.start + done, dirty);
         if reached == range.end {
             self.contract.lower(range, hold);
         } else {
@@ -99,120 +118,122 @@ impl Stage2 {
 
     /// Unmaps from `page` on, under the range's mark; returns the page that it reached.
     ///
-    /// That is past `page`, however soon an interrupt comes, save where another CPU stands in a gate or
-    /// a table that another call left parked has to be gone on with.
-    fn strip<E: Env>(&self, env: &E, range: Range, page: u64) -> u64 {
+    /// That is past `page`, however soon an interrupt comes, save where another CPU stands in a gate.
+    fn strip<E: Env>(&self, env: &E, range: Range, page: u64, dirty: &mut impl DirtySink) -> u64 {
         self.limbo.reap(env);
         if page == range.end || !self.contract.wait(env) {
             return page;
         }
-        if let Some(left) = self.drain_parked(env) {
-            return self.reach_parked(env, range, page, left);
-        }
-        let mut strip = Strip { range, page, found_gone: false, is_parked: false };
-        loop {
+        let mut strip = Strip::new(range, page, dirty);
+        while strip.page < strip.window.end && !strip.is_stopped {
             self.strip_step(env, &mut strip);
             // A step that only split a block, or that lost a race, has done no page yet. Few follow on
             // each other: under the mark nothing new comes into the range.
-            let may_stop = strip.page > page && env.interrupt_pending();
-            if strip.page >= range.end || strip.is_parked || may_stop {
-                break;
-            }
+            strip.is_stopped |= strip.page > page && env.interrupt_pending();
         }
-        let reached = strip.page.min(range.end);
+        let reached = strip.page.min(strip.window.end);
         if strip.found_gone && reached > page {
             self.finish_others(env, Range { start: page, end: reached });
         }
         reached
     }
 
-    /// Returns how far an earlier call's table, parked again, is reported: that much of it is done, if
-    /// the way through the range has come to it and nothing was mapped in its place since.
-    fn reach_parked<E: Env>(&self, env: &E, range: Range, page: u64, left: Range) -> u64 {
-        let at = walk::find_down_to(env, self.root, Ipa::from_page(page), Level::L2);
-        let is_gone = matches!(at.old.kind(at.level), Kind::Invalid | Kind::Busy);
-        if !is_gone || page >= left.start || !Range::span(page, Level::L2).covers(left) {
-            return page;
-        }
-        let reached = left.start.min(range.end);
-        self.finish_others(env, Range { start: page, end: reached });
-        reached
-    }
-
     /// Does one step: at most one batch, one table or one block.
-    fn strip_step<E: Env>(&self, env: &E, strip: &mut Strip) {
+    fn strip_step<E: Env>(&self, env: &E, strip: &mut Strip<impl DirtySink>) {
         let before = strip.page;
         let at = walk::find_down_to(env, self.root, Ipa::from_page(before), Level::L2);
         let span = Range::span(before, at.level);
-        let inside = strip.range.covers(span);
-        match at.old.kind(at.level) {
-            Kind::Invalid | Kind::Busy => {
+        match (at.old.kind(at.level), strip.fit(span)) {
+            (Kind::Invalid | Kind::Busy, _) => {
                 strip.found_gone = true;
-                strip.page = span.end;
+                self.pass(env, strip, span.end, true);
             }
-            Kind::Table(child) if inside => {
+            (_, Fit::Later) => strip.is_stopped = true,
+            (Kind::Table(child), Fit::Whole) => {
                 if self.unlink(env, &at, span) {
-                    let left = self.drain(env, Drain::new(child, span.ipa()));
-                    strip.is_parked = left.is_some();
-                    strip.page = before.max(left.map_or(span.end, |left| left.start));
+                    self.drain(env, strip, child, span);
                 }
             }
-            Kind::Table(child) => self.strip_pages(env, strip, child),
-            Kind::Leaf(_) if inside => self.strip_leaves(env, strip, &at),
-            Kind::Leaf(_) => self.split(env, &at, strip.range, span),
+            (Kind::Table(child), Fit::Part) => self.strip_pages(env, strip, child),
+            (Kind::Leaf(_), Fit::Whole) => self.strip_leaves(env, strip, &at),
+            (Kind::Leaf(_), Fit::Part) => self.strip_block(env, strip, &at, span),
         }
         if strip.page > before {
             self.unlink_above(env, strip);
         }
     }
 
-    /// Takes up to 64 pages out of a last-level table that reaches past the range.
-    fn strip_pages<E: Env>(&self, env: &E, strip: &mut Strip, child: TablePage) {
+    /// Takes up to 64 pages out of a last-level table that reaches past the range or the window.
+    fn strip_pages<E: Env>(&self, env: &E, strip: &mut Strip<impl DirtySink>, child: TablePage) {
         let (table, level) = (env.table(child), Level::L3);
         let index = level.index(strip.page * PAGE_SIZE);
         let old = table[index].read();
         self.strip_leaves(env, strip, &Position { table, index, level, old });
     }
 
-    /// Takes up to 64 leaves away, as far as they lie inside the range and no table comes between.
+    /// Takes up to 64 leaves away, as far as they lie inside the window and no table comes between.
     ///
     /// Whole leaves: the host may name progress that ends inside a block.
-    fn strip_leaves<E: Env>(&self, env: &E, strip: &mut Strip, at: &Position<'_>) {
-        let mut span = Range::span(strip.page, at.level);
-        let limit = (strip.range.end - span.start) / at.level.pages();
-        let mut taken = Taken::new(span.ipa(), at.level);
+    fn strip_leaves<E: Env>(&self, env: &E, strip: &mut Strip<impl DirtySink>, at: &Position<'_>) {
+        let first = Range::span(strip.page, at.level);
+        let limit = (strip.window.end - first.start) / at.level.pages();
+        let entries = at.entries(limit.min(self.batch_leaves(at.level)));
+        let mut taken = Taken::new(first.ipa(), at.level);
         self.batches.begin();
-        for (index, entry) in at.entries(limit.min(self.batch_leaves(at.level))).iter().enumerate()
-        {
+        let mut end = first.start;
+        for (index, entry) in entries.iter().enumerate() {
             match entry.take_leaf(at.level, Descriptor::INVALID) {
                 Some(old) => taken.push(index, old),
                 None if matches!(entry.read().kind(at.level), Kind::Table(_)) => break,
                 None => strip.found_gone = true,
             }
-            strip.page = span.end;
-            span = Range::span(span.end, at.level);
+            end += at.level.pages();
         }
         if taken.mask.bits != 0 {
             self.flush_taken(env, taken.mask, taken.young);
         }
         self.batches.finish();
-        for leaf in taken.removed() {
-            self.report(env, &leaf);
+        count_unmapped(env, taken.mask.count(), at.level.pages());
+        self.settle(env, taken.removed());
+        strip.note_leaves(env, &self.orphans, Mask { bits: taken.dirty, ..taken.mask });
+        if end > strip.page {
+            self.pass(env, strip, end, false);
         }
+    }
+
+    /// Takes the part inside out of a block that reaches past the range or the window.
+    fn strip_block<E: Env>(
+        &self,
+        env: &E,
+        strip: &mut Strip<impl DirtySink>,
+        at: &Position<'_>,
+        span: Range,
+    ) {
+        let inside = Range { start: strip.range.start, end: strip.window.end };
+        let Some((block, gone)) = self.split(env, at, inside, span) else {
+            return;
+        };
+        env.count(Stat::FlushesDone, 1);
+        count_unmapped(env, 1, gone.page_count());
+        if block.old.is_dirty() && gone.page_count() != 0 {
+            env.count(Stat::LeavesDirty, 1);
+            strip.note(&self.orphans, gone);
+        }
+        self.settle(env, once(block));
     }
 
     /// Reports a leaf that was unmapped and whose invalidation is complete.
     pub(crate) fn report<E: Env>(&self, env: &E, leaf: &Removed) {
-        env.count(Stat::LeavesUnmapped, 1);
-        self.settle(env, leaf);
+        count_unmapped(env, 1, leaf.level.pages());
+        self.settle(env, once(*leaf));
     }
 
-    /// Gives back the memory behind a leaf that is gone, with its invalidation complete.
-    pub(crate) fn settle<E: Env>(&self, env: &E, leaf: &Removed) {
-        if !self.config.fwb {
-            env.clean_invalidate(leaf.pa, leaf.level.bytes());
+    /// Gives back the memory behind leaves that are gone, with their invalidation complete.
+    pub(crate) fn settle<E: Env>(&self, env: &E, leaves: impl Iterator<Item = Removed>) {
+        if self.config.fwb {
+            return env.removed_all(leaves);
         }
-        env.removed(leaf);
+        env.removed_all(leaves.inspect(|leaf| env.clean_invalidate(leaf.pa, leaf.level.bytes())));
     }
 
     /// Unlinks a table inside the range, and invalidates its span; `false` if it is gone.
@@ -227,7 +248,7 @@ impl Stage2 {
     }
 
     /// Unlinks the tables above, once the way through the range has left their spans behind.
-    fn unlink_above<E: Env>(&self, env: &E, strip: &Strip) {
+    fn unlink_above<E: Env>(&self, env: &E, strip: &Strip<impl DirtySink>) {
         // The first page of all has nothing before it.
         let Some(last) = strip.page.checked_sub(1) else {
             return;
@@ -248,4 +269,68 @@ impl Stage2 {
             }
         }
     }
+}
+
+impl<'a, S: DirtySink> Strip<'a, S> {
+    fn new(range: Range, page: u64, dirty: &'a mut S) -> Self {
+        let window = match dirty.capacity() {
+            0 => Range { start: page, end: range.end },
+            capacity => Range { start: page, end: range.end.min(page.saturating_add(capacity)) },
+        };
+        Self { range, window, page, found_gone: false, is_stopped: false, dirty }
+    }
+
+    fn fit(&self, span: Range) -> Fit {
+        let answer_ends_inside = self.window.end < span.end && self.window.end < self.range.end;
+        if answer_ends_inside && self.page > self.window.start {
+            Fit::Later
+        } else if self.range.covers(span) && !answer_ends_inside {
+            Fit::Whole
+        } else {
+            Fit::Part
+        }
+    }
+
+    /// Reports leaves that are gone and were dirty.
+    pub(crate) fn note_leaves<C: Counters>(
+        &mut self,
+        counters: &C,
+        orphans: &Orphans,
+        dirty: Mask,
+    ) {
+        if dirty.bits == 0 {
+            return;
+        }
+        counters.count(Stat::LeavesDirty, dirty.count());
+        let start = dirty.start.page();
+        if dirty.level == Level::L3 && self.window.start <= start {
+            // Most: a word as it is. Nobody takes it where no bits are wanted.
+            return self.dirty.dirty(start - self.window.start, dirty.bits);
+        }
+        for index in dirty.indices() {
+            self.note(orphans, Range::span(dirty.ipa(index).page(), dirty.level));
+        }
+    }
+
+    /// Reports pages that are gone and were dirty: in the answer, or as orphans where they have no bit
+    /// in it although nobody said that none are wanted.
+    fn note(&mut self, orphans: &Orphans, pages: Range) {
+        let wanted = self.dirty.capacity() != 0;
+        let asked = if wanted { self.window } else { self.range };
+        orphans.add(Range { start: pages.start, end: pages.end.min(asked.start) });
+        orphans.add(Range { start: pages.start.max(asked.end), end: pages.end });
+        let mut page = pages.start.max(asked.start);
+        let end = pages.end.min(asked.end);
+        while wanted && page < end {
+            let count = (end - page).min(64);
+            self.dirty.dirty(page - self.window.start, u64::MAX >> (64 - count));
+            page += count;
+        }
+    }
+}
+
+/// Counts leaves that are gone, and the pages that are not mapped any more.
+fn count_unmapped<C: Counters>(counters: &C, leaves: u64, pages_each: u64) {
+    counters.count(Stat::LeavesUnmapped, leaves);
+    counters.count(Stat::PagesMapped, (leaves * pages_each).wrapping_neg());
 }

@@ -195,16 +195,19 @@ fn what_was_mapped_in_the_place_of_a_parked_table_is_not_passed_over() {
     assert_eq!(vm.map(&machine, &map(0x20_0000, 0x9000_0000, 512, RW)), Outcome::done(512));
     machine.interrupt_after.set(Some(0));
     assert_eq!(vm.unmap(&machine, all, &mut NoDirty), Outcome::done(64));
-    let request = map(0x20_5000, 0x8000_0000, 1, RW);
-    let now = verdigris_stage2::Map { sequence: vm.sequence(), ..request };
-    assert_eq!(vm.map(&machine, &now), Outcome::done(1));
-    let again = vm.range(Ipa(0x20_5000), 1).unwrap();
-    // The old table has 7 more batches. All but the last end in an interrupt.
-    for _ in 0..6 {
-        assert_eq!(vm.unmap(&machine, again, &mut NoDirty), Outcome::done(0));
-        assert_eq!(all_leaves(&machine, 40, 1).len(), 1);
+    // Page 5 is free of the old table, page 70 isn't.
+    for (page, steps) in [(5, 1), (70, 2)] {
+        let ipa = 0x20_0000 + page * PAGE;
+        let now = verdigris_stage2::Map { sequence: vm.sequence(), ..map(ipa, 0x8000_0000, 1, RW) };
+        assert_eq!(vm.map(&machine, &now), Outcome::done(1));
+        machine.take_removed();
+        let again = vm.range(Ipa(ipa), 1).unwrap();
+        assert_eq!(vm.unmap(&machine, again, &mut NoDirty), Outcome::done(1));
+        let removed: Vec<u64> = machine.take_removed().iter().map(|leaf| leaf.pa.0).collect();
+        assert_eq!(removed, [0x8000_0000, 0x9000_0000 + page * PAGE][..steps], "page {page}");
+        assert!(all_leaves(&machine, 40, 1).is_empty());
     }
-    assert_eq!(vm.unmap(&machine, again, &mut NoDirty), Outcome::done(1));
-    assert!(all_leaves(&machine, 40, 1).is_empty());
+    machine.interrupt_after.set(None);
+    assert_eq!(vm.unmap(&machine, all, &mut NoDirty), Outcome::done(512));
     assert!(machine.shares.borrow().is_empty());
 }

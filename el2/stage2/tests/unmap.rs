@@ -318,33 +318,59 @@ fn begin_and_end_resume_where_they_were() {
 
 #[test]
 #[cfg_attr(miri, ignore = "slow under Miri")]
-fn a_table_that_an_interrupt_stops_is_parked_and_any_call_goes_on() {
+fn a_table_that_an_interrupt_stops_is_parked_for_the_calls_on_its_pages() {
     let (machine, vm) = vm();
     let _ = vm.map(&machine, &map(0x20_0000, 0x8000_0000, 512, RW));
     let range = vm.range(Ipa(0x20_0000), 512).unwrap();
     machine.interrupt_after.set(Some(0));
-    assert_eq!(vm.invalidate_begin(&machine, range, false, 0, &mut NoDirty), Outcome::done(64));
+    let begun = vm.invalidate_begin(&machine, range, false, 0, &mut NoDirty);
+    assert_eq!(begun, Outcome::done(64));
     assert_eq!(machine.take_removed().len(), 64, "64 leaves between two looks");
     assert_eq!(machine.walk(vm.root().geometry(), 0x3f_f000), None, "unlinked all the same");
-    assert_eq!(vm.invalidate_begin(&machine, range, true, 64, &mut NoDirty), Outcome::done(128));
+    let resumed = vm.invalidate_begin(&machine, range, true, 64, &mut NoDirty);
+    assert_eq!(resumed, Outcome::done(128));
+    machine.take_removed();
     let flushes = machine.stat(Stat::TlbiVmid);
-    // Another call, elsewhere, finds it first.
-    assert_eq!(unmap(&machine, &vm, GIB, 1), Outcome::done(0));
-    assert_eq!(machine.take_removed().len(), 128);
-    assert!(!vm.reap(&machine), "leaves are yet to be reported");
-    machine.interrupt_after.set(Some(2));
-    assert_eq!(unmap(&machine, &vm, GIB, 1), Outcome::done(0));
-    assert_eq!(machine.take_removed().len(), 192);
     machine.interrupt_after.set(None);
+    assert_eq!(unmap(&machine, &vm, GIB, 1), Outcome::done(1));
+    assert_eq!(machine.take_removed(), [], "a call elsewhere has no business with it");
+    assert!(!vm.reap(&machine), "leaves are yet to be reported");
+    assert_eq!(unmap(&machine, &vm, 0x20_0000 + 200 * PAGE, 10), Outcome::done(10));
+    let removed = machine.take_removed();
+    assert_eq!(removed.len(), 10, "a call inside takes its own pages");
+    assert_eq!(removed[0].ipa.0, 0x20_0000 + 200 * PAGE);
     assert_eq!(vm.invalidate_end(&machine, range, 128, &mut NoDirty), Outcome::done(512));
     let removed = machine.take_removed();
-    assert_eq!(removed.len(), 128);
-    assert_eq!(removed[127].ipa.0, 0x3f_f000);
+    assert_eq!(removed.len(), 384 - 10);
+    assert_eq!(removed[373].ipa.0, 0x3f_f000);
     assert_eq!(machine.stat(Stat::TlbiVmid), flushes, "invalidated once, when it was unlinked");
     assert!(machine.shares.borrow().is_empty());
     vm.reap(&machine);
     machine.reenter();
     assert!(vm.reap(&machine));
+    assert_eq!(machine.allocated.get(), 1);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "slow under Miri")]
+fn a_table_that_finds_no_place_to_be_parked_is_drained_at_once() {
+    let (machine, vm) = vm();
+    for round in 0..9 {
+        let request = map(0x20_0000, 0x8000_0000 + round * GIB, 512, RW);
+        let now = verdigris_stage2::Map { sequence: vm.sequence(), ..request };
+        assert_eq!(vm.map(&machine, &now), Outcome::done(512));
+        machine.interrupt_after.set(Some(0));
+        assert_eq!(unmap(&machine, &vm, 0x20_0000, 512).pages, 64, "round {round}");
+        machine.interrupt_after.set(None);
+        machine.take_removed();
+    }
+    assert_eq!(machine.shares.borrow().len(), 8 * 448, "the ninth table has given all back");
+    assert_eq!(unmap(&machine, &vm, 0x20_0000, 512), Outcome::done(512));
+    assert_eq!(machine.take_removed().len(), 8 * 448);
+    assert!(machine.shares.borrow().is_empty());
+    while !vm.reap(&machine) {
+        machine.reenter();
+    }
     assert_eq!(machine.allocated.get(), 1);
 }
 

@@ -315,6 +315,7 @@ impl Shares for Machine {
 
 impl Counters for Machine {
     fn count(&self, stat: Stat, amount: u64) {
-        self.stats.borrow_mut()[stat as usize] += amount;
+        let sum = &mut self.stats.borrow_mut()[stat as usize];
+        *sum = sum.wrapping_add(amount);
     }
 }
