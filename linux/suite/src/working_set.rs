@@ -1,6 +1,6 @@
 //! A working set: the idle ages that the firmware keeps of a range, in memory that we lend it.
 
-use verdigris_abi::{Status, WORKING_SET_BUCKETS, WORKING_SET_MAP_PAGES, call};
+use verdigris_abi::{Error, Status, WORKING_SET_BUCKETS, WORKING_SET_MAP_PAGES, call};
 
 use crate::pages::{PAGE, Pages};
 use crate::raw::raw;
@@ -19,12 +19,12 @@ pub struct WorkingSet {
 }
 
 impl WorkingSet {
-    /// Begins to keep ages.
+    /// Begins to keep ages: the call is repeated as it is until all of the range has a place.
     pub fn create(vm: &Vm, ipa: u64, page_count: u64) -> Status<Self> {
-        let region_pages = page_count.div_ceil(PAGE as u64).max(1);
+        let region_pages = region_pages(page_count).max(1);
         let region = Pages::chunks(region_pages.next_power_of_two().ilog2(), 1);
         let arguments = [vm.handle(), ipa, page_count, region.address(0)];
-        raw().value(call::WORKING_SET_CREATE, &arguments)?;
+        while raw().value(call::WORKING_SET_CREATE, &arguments)? < page_count {}
         Ok(Self { vm: vm.handle(), ipa, page_count, region })
     }
 
@@ -67,12 +67,24 @@ impl WorkingSet {
 
     /// Ends it; returns address and pages of the region, as the firmware gives them back.
     pub fn destroy(&self) -> Status<(u64, u64)> {
-        let reply = raw().call(call::WORKING_SET_DESTROY, &[self.vm, self.ipa]);
-        reply.status().map(|()| (reply.0[1], reply.0[2]))
+        loop {
+            let reply = raw().call(call::WORKING_SET_DESTROY, &[self.vm, self.ipa]);
+            match reply.status() {
+                // Another CPU ages it at this moment; or an interrupt came.
+                Err(Error::Busy) => {}
+                Ok(()) if reply.0[2] < region_pages(self.page_count) => {}
+                result => return result.map(|()| (reply.0[1], reply.0[2])),
+            }
+        }
     }
 
     /// Returns the pages that were lent.
     pub fn region(&self) -> &Pages {
         &self.region
     }
+}
+
+/// Returns how many pages hold the ages of so many.
+const fn region_pages(page_count: u64) -> u64 {
+    page_count.div_ceil(PAGE as u64)
 }

@@ -31,6 +31,10 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
     let modules = [
         discovery::TESTS,
         arguments::TESTS,
+        arguments::pages::TESTS,
+        arguments::flags_and_counts::TESTS,
+        arguments::vcpus::TESTS,
+        arguments::engine::TESTS,
         mapping::TESTS,
         blocks::TESTS,
         exits::TESTS,
