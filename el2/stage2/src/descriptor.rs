@@ -119,6 +119,9 @@ const WRITING: u64 = S2AP_WRITE | DBM | GRANTED;
 /// What makes a leaf dirty: what a harvest takes.
 pub(crate) const DIRTY: u64 = S2AP_WRITE | WRITTEN;
 
+/// Where a BUSY entry keeps AF, S2AP\[1\], GRANTED, WRITTEN and DBM of the leaf that it remembers.
+const FROZEN: u64 = 0b1_1111 << 58;
+
 /// One 64-bit descriptor: a value that was read from a table, or will be written to one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
@@ -270,6 +273,40 @@ impl Descriptor {
         let next = level.next().expect("pages are not split");
         let bits = self.0 & !ADDRESS & !(TABLE_OR_PAGE | VALID);
         Self::leaf(Pa(pa.0 + index as u64 * next.bytes()), next, bits)
+    }
+
+    /// Makes the descriptor of the leaf one level up whose first part this one is; `None` if its memory
+    /// isn't aligned to that.
+    pub fn whole(self, level: Level) -> Option<Self> {
+        let pa = self.leaf_address(level).expect("only leaves become part of a larger one");
+        let above = level.above()?;
+        let bits = self.0 & !ADDRESS & !(TABLE_OR_PAGE | VALID);
+        pa.is_aligned(above.bytes()).then(|| Self::leaf(pa, above, bits))
+    }
+
+    /// Tells whether two leaves of a level differ in access flag and dirty state at most.
+    pub const fn is_same_but_history(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !(AF | DIRTY) == 0
+    }
+
+    /// Makes a BUSY entry that remembers a leaf: what only leaves may have stands five bits elsewhere.
+    pub(crate) const fn frozen(self) -> Self {
+        assert!(self.is_valid(), "only leaves are remembered");
+        let rest = self.0 & !(VALID | AF | WRITING | DIRTY);
+        let history = (self.0 & AF) << 48 | (self.0 & S2AP_WRITE) << 52;
+        let grant = (self.0 & (GRANTED | WRITTEN)) << 5 | (self.0 & DBM) << 11;
+        Self(rest | history | grant | BUSY)
+    }
+
+    /// Returns the leaf that a BUSY entry remembers; `None` for any other entry.
+    pub(crate) const fn thawed(self) -> Option<Self> {
+        if self.is_valid() || self.0 & BUSY == 0 || self.0 == BUSY {
+            return None;
+        }
+        let rest = self.0 & !(FROZEN | BUSY);
+        let history = (self.0 >> 48 & AF) | (self.0 >> 52 & S2AP_WRITE);
+        let grant = (self.0 >> 5 & (GRANTED | WRITTEN)) | (self.0 >> 11 & DBM);
+        Some(Self(rest | history | grant | VALID))
     }
 
     /// Returns the bits that break-before-make protects: memory type and shareability.

@@ -41,12 +41,14 @@ pub mod walk;
 pub mod working_set;
 
 mod age;
+mod collapse;
 mod fault;
 mod gather;
 mod harvest;
 mod leaves;
 mod map;
 mod protect;
+mod reclaim;
 mod scan;
 mod set;
 mod split;

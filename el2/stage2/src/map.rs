@@ -178,7 +178,7 @@ impl Stage2 {
             *slot = self.alloc(env);
             if slot.is_none() {
                 reserve.give_back(env);
-                return Err(Error::NoMemory);
+                return Err(self.out_of_tables(env));
             }
         }
         Ok(reserve)
@@ -252,6 +252,7 @@ impl Stage2 {
             flush_relaxed(env, relaxed.indices().map(|index| relaxed.ipa(index)));
         }
         env.count(Stat::LeavesMapped, new.count());
+        env.count(Stat::PagesMapped, new.count() * new.level.pages());
         done
     }
 }

@@ -11,23 +11,23 @@
 //! again.
 //!
 //! **With FEAT_BBM level 2** ([`crate::Config::bbm2`]) the table takes the block's place by one exchange,
-//! and the invalidation comes after it (Arm ARM DDI 0487, D8.16.2): nothing is gone for a moment, so
-//! nothing is made, and there is nothing to refuse. A walker that updates the block meanwhile makes the
-//! exchange fail, and the table is filled anew; one that comes later updates the table's entries. What a
-//! TLB still holds of the block translates the same addresses with the same permissions, until the
-//! invalidation is complete.
+//! and the invalidation comes after it (Arm ARM DDI 0487, D8.16.2): nothing is gone for a moment. A walker
+//! that updates the block meanwhile makes the exchange fail, and the table is filled anew; one that comes
+//! later updates the table's entries. What a TLB still holds of the block translates the same addresses
+//! with the same permissions, until the invalidation is complete. The exchange stands in the gate all the
+//! same, since it links a table: whoever takes tables away under a mark relies on that none comes after.
 //!
 //! Without a free table page (or share) an invalidation takes the whole block: it never fails. A call
 //! fails, and has changed nothing.
 
-use crate::contract::Verdict;
+use crate::contract::{Passage, Verdict};
 use crate::descriptor::{Descriptor, Kind, Level};
 use crate::flush::{self, Span};
 use crate::hardware::{Env, Removed};
 use crate::memory::TablePage;
 use crate::range::{Outcome, Range};
 use crate::stage2::{Stage2, count_retry, permit};
-use crate::sync::pause;
+use crate::sync::{Weakness, pause, weakened};
 use crate::walk::{self, Position};
 use core::iter::once;
 use verdigris_abi::{Error, Ipa, Pa, Stat};
@@ -41,13 +41,16 @@ enum Fate {
     Dropped,
     /// Another CPU was faster: look again.
     Raced,
+    /// It is as it was: an invalidation of what would stay is under way.
+    Refused,
 }
 
 impl Stage2 {
     /// Makes leaves of `level` of all larger blocks in a range, and of what of them reaches past it.
     ///
     /// Everything stays mapped as it was. Errors: [`Error::Invalid`] for a level without leaves;
-    /// [`Error::NoMemory`], [`Error::Limit`], [`Error::Retry`] while a block's span is being invalidated.
+    /// [`Error::NoMemory`], [`Error::Limit`]; [`Error::Retry`] while a block's span is being invalidated, or
+    /// a table page is on its way to the pool.
     pub fn split_range<E: Env>(&self, env: &E, range: Range, level: Level) -> Outcome {
         if !self.root.geometry().has_leaves_at(level) {
             return Outcome::stopped(0, Error::Invalid);
@@ -87,21 +90,13 @@ impl Stage2 {
         let nothing = Range { start: span.start, end: span.start };
         let mut split = Split { range: nothing, span, level: at.level, old: at.old };
         self.permit_split(env, &split)?;
-        let page = self.alloc(env).ok_or(Error::NoMemory)?;
-        if let Err(error) = split.share(env) {
-            env.free(page);
-            return Err(error);
-        }
+        let page = self.alloc(env).ok_or_else(|| self.out_of_tables(env))?;
+        split.share(env).inspect_err(|_| env.free(page))?;
         match self.replace_block(env, at, &mut split, Some(page)) {
             Fate::Split => env.release(split.block().pa, split.level),
-            Fate::Dropped => {
-                if split.old.is_dirty() {
-                    // A call that keeps everything has no answer for it.
-                    self.orphans.add(span);
-                }
-                self.report(env, &split.block());
-            }
+            Fate::Dropped => self.report(env, &split.block()),
             Fate::Raced => {}
+            Fate::Refused => return Err(Error::Retry),
         }
         Ok(())
     }
@@ -112,8 +107,9 @@ impl Stage2 {
         permit(env, self.contract.check(&inside, split.span, self.contract.sample()))
     }
 
-    /// Takes the part of a block that is inside `range` away; returns the block, for the caller to settle,
-    /// and the pages that are not mapped any more. `None` if another CPU was faster.
+    /// Takes the part of a block that is inside `range` away, or all of it where that can't be; returns the
+    /// block, for the caller to settle, and the pages that are not mapped any more. `None` if another CPU
+    /// was faster.
     ///
     /// `span` is what the block translates. Parts that are themselves blocks and reach past the range
     /// stay whole for now: the caller comes by again.
@@ -125,17 +121,16 @@ impl Stage2 {
         span: Range,
     ) -> Option<(Removed, Range)> {
         let mut split = Split { range, span, level: at.level, old: at.old };
-        let page = self.alloc(env).filter(|&page| {
-            let shared = split.share(env).is_ok();
-            if !shared {
-                env.free(page);
-            }
-            shared
-        });
-        match self.replace_block(env, at, &mut split, page) {
+        let shared = |&page: &TablePage| split.share(env).inspect_err(|_| env.free(page)).is_ok();
+        let page = self.alloc(env).filter(shared);
+        let mut fate = self.replace_block(env, at, &mut split, page);
+        if fate == Fate::Refused {
+            fate = self.replace_block(env, at, &mut split, None);
+        }
+        match fate {
             Fate::Split => Some((split.block(), split.hole())),
             Fate::Dropped => Some((split.block(), span)),
-            Fate::Raced => None,
+            Fate::Raced | Fate::Refused => None,
         }
     }
 
@@ -151,41 +146,55 @@ impl Stage2 {
         page: Option<TablePage>,
     ) -> Fate {
         let sampled = self.contract.sample();
+        let direct = page.filter(|_| self.config.bbm2);
         self.batches.begin();
-        let taken = match page {
-            Some(page) if self.config.bbm2 => split.exchange(env, at, page),
-            Some(_) => split.take(at, Descriptor::BUSY),
-            None => split.take(at, Descriptor::INVALID),
+        let taken = match direct {
+            Some(page) => self.exchange_block(env, at, split, sampled, page),
+            None => split.take(at),
         };
-        if taken {
+        if taken.is_ok() {
             self.flush(env, once(Span::leaf(split.span.ipa(), split.level)));
         }
         self.batches.finish();
-        let linked = |page| self.config.bbm2 || self.make(env, at, split, sampled, page);
-        let fate = match page {
-            _ if !taken => Fate::Raced,
-            Some(page) if linked(page) => Fate::Split,
-            _ => Fate::Dropped,
+        let linked = |page| direct.is_some() || self.link_table(env, at, split, sampled, page);
+        let fate = match taken {
+            Err(fate) => fate,
+            Ok(()) if page.is_some_and(linked) => Fate::Split,
+            Ok(()) => self.drop_block(at, split),
         };
         self.conclude_split(env, split, page, fate);
         fate
     }
 
-    /// Counts what happened, and gives back what wasn't used.
-    fn conclude_split<E: Env>(&self, env: &E, split: &Split, page: Option<TablePage>, fate: Fate) {
-        match fate {
-            Fate::Split => env.count(Stat::BlocksSplit, 1),
-            Fate::Dropped => env.count(Stat::BlocksDropped, 1),
-            Fate::Raced => {}
-        }
-        if let Some(page) = page.filter(|_| fate != Fate::Split) {
-            split.unshare(env, split.parts());
-            env.free(page);
+    /// Exchanges the block for the table, filled from what the block is at that moment.
+    fn exchange_block<E: Env>(
+        &self,
+        env: &E,
+        at: &Position<'_>,
+        split: &mut Split,
+        sampled: u64,
+        page: TablePage,
+    ) -> Result<(), Fate> {
+        loop {
+            split.fill(env, page);
+            let inside = self.contract.enter(env);
+            if !self.may_stay(&inside, split, sampled) {
+                return Err(Fate::Refused);
+            }
+            if weakened(Weakness::SplitByStore) {
+                at.entry().replace(Descriptor::table(page));
+                return Ok(());
+            }
+            match at.entry().exchange(split.old, Descriptor::table(page)) {
+                Ok(()) => return Ok(()),
+                Err(now) if split.is_block(now) => split.old = now,
+                Err(_) => return Err(Fate::Raced),
+            }
         }
     }
 
-    /// Links the table of what stays where the block was broken, or leaves nothing there.
-    fn make<E: Env>(
+    /// Links the table of what stays where the block was broken; `false` if that may not be.
+    fn link_table<E: Env>(
         &self,
         env: &E,
         at: &Position<'_>,
@@ -195,18 +204,42 @@ impl Stage2 {
     ) -> bool {
         split.fill(env, page);
         let inside = self.contract.enter(env);
-        let clear = split
-            .rest()
-            .into_iter()
-            .flatten()
-            .all(|rest| self.contract.check(&inside, rest, sampled) == Verdict::Clear);
-        let made = if clear { Descriptor::table(page) } else { Descriptor::INVALID };
-        let linked = at.entry().exchange(Descriptor::BUSY, made).is_ok() && clear;
+        let linked = self.may_stay(&inside, split, sampled)
+            && at.entry().exchange(Descriptor::BUSY, Descriptor::table(page)).is_ok();
         drop(inside);
         if linked {
             flush::publish(env);
         }
         linked
+    }
+
+    /// Leaves nothing where the block was broken. What is dirty and that nobody asked for is an orphan,
+    /// before a harvest can find the entry invalid.
+    fn drop_block(&self, at: &Position<'_>, split: &Split) -> Fate {
+        if split.old.is_dirty() {
+            split.rest().into_iter().flatten().for_each(|rest| self.orphans.add(rest));
+        }
+        let _ = at.entry().exchange(Descriptor::BUSY, Descriptor::INVALID);
+        Fate::Dropped
+    }
+
+    /// Tells, inside a gate, whether what of the block is to stay may be valid.
+    fn may_stay(&self, inside: &Passage<'_>, split: &Split, sampled: u64) -> bool {
+        let clear = |rest| self.contract.check(inside, rest, sampled) == Verdict::Clear;
+        split.rest().into_iter().flatten().all(clear)
+    }
+
+    /// Counts what happened, and gives back what wasn't used.
+    fn conclude_split<E: Env>(&self, env: &E, split: &Split, page: Option<TablePage>, fate: Fate) {
+        match fate {
+            Fate::Split => env.count(Stat::BlocksSplit, 1),
+            Fate::Dropped => env.count(Stat::BlocksDropped, 1),
+            Fate::Raced | Fate::Refused => {}
+        }
+        if let Some(page) = page.filter(|_| fate != Fate::Split) {
+            split.unshare(env, split.parts());
+            env.free(page);
+        }
     }
 }
 
@@ -235,22 +268,11 @@ impl Split {
         now.leaf_address(self.level) == self.old.leaf_address(self.level)
     }
 
-    /// Takes the block away, as it is at that moment.
-    fn take(&mut self, at: &Position<'_>, instead: Descriptor) -> bool {
-        let taken = at.entry().update_leaf(self.level, |now| self.is_block(now).then_some(instead));
-        taken.map(|old| self.old = old).is_ok()
-    }
-
-    /// Exchanges the block for the table, filled from what the block is at that moment.
-    fn exchange<E: Env>(&mut self, env: &E, at: &Position<'_>, page: TablePage) -> bool {
-        loop {
-            self.fill(env, page);
-            match at.entry().exchange(self.old, Descriptor::table(page)) {
-                Ok(()) => return true,
-                Err(now) if self.is_block(now) => self.old = now,
-                Err(_) => return false,
-            }
-        }
+    /// Breaks the block, and remembers it as it is at that moment.
+    fn take(&mut self, at: &Position<'_>) -> Result<(), Fate> {
+        let busy = |now| self.is_block(now).then_some(Descriptor::BUSY);
+        self.old = at.entry().update_leaf(self.level, busy).map_err(|_| Fate::Raced)?;
+        Ok(())
     }
 
     /// Returns what of the block's span is before and after the range.
@@ -271,20 +293,20 @@ impl Split {
         !self.range.covers(Range::span(start, self.next()))
     }
 
+    /// Returns the pages of the parts that don't stay.
+    fn hole(&self) -> Range {
+        let part = self.next().pages();
+        let start = self.range.start.max(self.span.start).next_multiple_of(part);
+        let end = self.range.end.min(self.span.end) / part * part;
+        Range { start, end: end.max(start) }
+    }
+
     fn part(&self, index: usize) -> Descriptor {
         self.old.part(self.level, index)
     }
 
     fn pa(&self, index: usize) -> Pa {
         self.part(index).leaf_address(self.next()).expect("a part is a leaf")
-    }
-
-    /// Returns the pages of the parts that don't stay.
-    fn hole(&self) -> Range {
-        let pages = self.next().pages();
-        let start = self.range.start.max(self.span.start).next_multiple_of(pages);
-        let end = self.range.end.min(self.span.end) / pages * pages;
-        Range { start, end: end.max(start) }
     }
 
     /// Takes a share for each part that stays: all of them, or none.

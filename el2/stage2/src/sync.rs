@@ -47,6 +47,20 @@ pub enum Weakness {
     TrustGone,
     /// A retired table is freed without a look at who was inside EL2.
     FreeAtOnce,
+    /// Reclaim unlinks a table without a wait for maps under way.
+    ReclaimWithoutWait,
+    /// Collapse breaks a table off without a wait for maps under way.
+    CollapseWithoutWait,
+    /// Collapse breaks a table off by an invalid entry, which a fault takes to the host.
+    CollapseByInvalid,
+    /// Collapse makes the block of the leaves as they were before it broke the table off.
+    CollapseFromBefore,
+    /// Collapse makes the block whatever was begun or ended meanwhile.
+    CollapseUnasked,
+    /// Collapse reads the leaves and leaves them as they are.
+    CollapseWithoutFreeze,
+    /// A split without a break puts its table in place of whatever the block has become.
+    SplitByStore,
 }
 
 #[cfg(loom)]

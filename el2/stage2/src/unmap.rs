@@ -237,7 +237,7 @@ impl Stage2 {
     }
 
     /// Unlinks a table inside the range, and invalidates its span; `false` if it is gone.
-    fn unlink<E: Env>(&self, env: &E, at: &Position<'_>, span: Range) -> bool {
+    pub(crate) fn unlink<E: Env>(&self, env: &E, at: &Position<'_>, span: Range) -> bool {
         self.batches.begin();
         let unlinked = at.entry().exchange(at.old, Descriptor::INVALID).is_ok();
         if unlinked {

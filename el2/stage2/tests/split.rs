@@ -42,7 +42,7 @@ fn assert_parts(machine: &Machine, ipa: u64, pa: u64, level: u32, bits: u64) {
     assert_eq!(parts.len(), 512);
     for (index, part) in parts.into_iter().enumerate() {
         let offset = (index as u64) << shift;
-        assert_eq!(part, (ipa + offset, pa + offset | bits | kind, level));
+        assert_eq!(part, (ipa + offset, (pa + offset) | bits | kind, level));
     }
 }
 
@@ -121,7 +121,7 @@ fn out_of_pages_nothing_of_the_block_has_changed() {
         let stopped = Outcome::stopped(512, Error::NoMemory);
         assert_eq!(split(&machine, &vm, 0, 6 * MIB, Level::L3), stopped);
         let rest = leaves(&machine).split_off(512);
-        let block = |ipa: u64| (ipa, 0x8000_0000 + ipa | forced(DATA) | 1, 2);
+        let block = |ipa: u64| (ipa, (0x8000_0000 + ipa) | forced(DATA) | 1, 2);
         assert_eq!(rest, [block(2 * MIB), block(4 * MIB)]);
         assert_eq!(machine.shares.borrow().len(), 514);
         assert!(machine.take_removed().is_empty());

@@ -13,7 +13,9 @@
 //!   raiser's barrier, and the raiser's wait covers it;
 //! - the hull only grows while it stands, so any mix of old and new bounds covers the old hull;
 //! - a slot is emptied only after the sequence number was published, and every store here is a release:
-//!   a reader that sees anything newer than a mark sees the number that refuses it.
+//!   a reader that sees anything newer than a mark sees the number that refuses it;
+//! - the mark of a call that took nothing from the host goes without a number. A reader that sees it gone
+//!   sees what the call made of the tables, by the same release.
 
 use crate::range::Range;
 use crate::sync::{AtomicU64, Ordering, Weakness, weakened};
@@ -108,13 +110,18 @@ impl Marks {
         }
     }
 
-    /// Tells whether a mark overlaps the range. Without the lock.
-    pub(super) fn overlap(&self, range: Range) -> bool {
-        self.0.iter().any(|slot| {
+    /// Tells whether a mark overlaps the range, other than the one in slot `own`. Without the lock.
+    pub(super) fn overlap(&self, range: Range, own: Option<usize>) -> bool {
+        self.0.iter().enumerate().any(|(index, slot)| {
             let mark = slot.range();
-            mark.start < mark.end && mark.overlaps(range)
+            mark.start < mark.end && mark.overlaps(range) && Some(index) != own
         })
     }
+}
+
+/// Tells whether a slot is the hull, which is never one call's own.
+pub(super) const fn is_hull(slot: usize) -> bool {
+    slot == HULL
 }
 
 /// Counts one more, under the lock.

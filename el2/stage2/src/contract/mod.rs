@@ -129,6 +129,13 @@ impl Contract {
         self.marks.lower(hold.0);
     }
 
+    /// Lowers the mark of a call under which nothing was taken from the host: what it looked up before is
+    /// as good as it was, so no number is published.
+    pub fn withdraw(&self, hold: Hold) {
+        let _held = self.lock.lock();
+        self.marks.lower(hold.0);
+    }
+
     /// Enters the calling CPU's gate: until the passage is dropped it may make entries valid, and must
     /// take no lock, wait for no other CPU and call no other firmware.
     pub fn enter<C: Cpus>(&self, cpus: &C) -> Passage<'_> {
@@ -136,9 +143,35 @@ impl Contract {
     }
 
     /// Tells, inside a gate, whether entries of `range` may be made valid for a number sampled before.
-    pub fn check(&self, _inside: &Passage<'_>, range: Range, sampled: u64) -> Verdict {
+    pub fn check(&self, inside: &Passage<'_>, range: Range, sampled: u64) -> Verdict {
+        self.check_but(inside, range, sampled, None)
+    }
+
+    /// Tells the same to a call that holds a mark over the range itself, which doesn't count.
+    ///
+    /// The hull is never one call's own: who holds that is refused.
+    pub fn check_under(
+        &self,
+        inside: &Passage<'_>,
+        range: Range,
+        sampled: u64,
+        own: &Hold,
+    ) -> Verdict {
+        if marks::is_hull(own.0) {
+            return Verdict::Refused;
+        }
+        self.check_but(inside, range, sampled, Some(own.0))
+    }
+
+    fn check_but(
+        &self,
+        _inside: &Passage<'_>,
+        range: Range,
+        sampled: u64,
+        own: Option<usize>,
+    ) -> Verdict {
         let early = weakened(Weakness::MapReadsSwapped).then(|| self.history.sample());
-        if self.marks.overlap(range) {
+        if self.marks.overlap(range, own) {
             return Verdict::Refused;
         }
         let now = early.unwrap_or_else(|| self.history.sample());

@@ -1,0 +1,132 @@
+//! Reclaim: empty tables come back, and nothing else changes.
+#![cfg(not(loom))]
+
+mod support;
+
+use support::model::*;
+use support::{Machine, Step};
+use verdigris_stage2::{Config, Error, Ipa, Map, NoDirty, Outcome, Stage2, Stat};
+
+const HOT: &[u64] = &[0, 0x20_0000, 0x40_0000, GIB];
+
+fn vm() -> (Machine, Stage2) {
+    let config = Config { fwb: true, dic: true, ttl: true, tlb_range: true, ..Config::default() };
+    Machine::with_vm(60, 40, config, HOT)
+}
+
+fn map_now(machine: &Machine, vm: &Stage2, ipa: u64, page_count: u64) -> Outcome {
+    let request = Map { sequence: vm.sequence(), ..map(ipa, 0x8000_0000 + ipa, page_count, RW) };
+    vm.map(machine, &request)
+}
+
+fn unmap(machine: &Machine, vm: &Stage2, ipa: u64, page_count: u64) {
+    let range = vm.range(Ipa(ipa), page_count).unwrap();
+    assert_eq!(vm.unmap(machine, range, &mut NoDirty), Outcome::done(page_count));
+}
+
+fn reclaim(machine: &Machine, vm: &Stage2, ipa: u64, bytes: u64) -> Outcome {
+    vm.reclaim_tables(machine, vm.range(Ipa(ipa), bytes / PAGE).unwrap())
+}
+
+/// Lets all stays of all CPUs pass, so that what is retired comes free.
+fn pass(machine: &Machine, vm: &Stage2) {
+    machine.reenter();
+    let _ = vm.reap(machine);
+    machine.reenter();
+    assert!(vm.reap(machine));
+}
+
+#[test]
+fn single_pages_that_went_leave_tables_to_reclaim() {
+    let (machine, vm) = vm();
+    for ipa in [0, 2 * MIB, 4 * MIB, GIB] {
+        assert_eq!(map_now(&machine, &vm, ipa, 1), Outcome::done(1));
+    }
+    assert_eq!(machine.allocated.get(), 6);
+    for ipa in [0, 4 * MIB, GIB] {
+        unmap(&machine, &vm, ipa, 1);
+    }
+    assert_eq!(machine.allocated.get(), 6, "single pages leave their table");
+    let (sequence, before) = (vm.sequence(), all_leaves(&machine, 40, 1));
+    machine.take_steps();
+    assert_eq!(reclaim(&machine, &vm, 0, 4 * GIB), Outcome::done(1_048_576));
+    let steps = machine.take_steps();
+    assert!(steps.contains(&Step::Range(0, 512, None)), "by its span, level unknown: {steps:?}");
+    assert!(steps.contains(&Step::Range(GIB, 262_144, None)), "the table of tables: {steps:?}");
+    assert_eq!(machine.stat(Stat::TablesReclaimed), 4);
+    assert_eq!(all_leaves(&machine, 40, 1), before);
+    assert_eq!(vm.sequence(), sequence, "no mapping is gone");
+    pass(&machine, &vm);
+    assert_eq!(machine.allocated.get(), 2);
+    unmap(&machine, &vm, 2 * MIB, 1);
+    assert_eq!(
+        reclaim(&machine, &vm, 2 * MIB, PAGE),
+        Outcome::done(1),
+        "a page of the span will do"
+    );
+    pass(&machine, &vm);
+    assert_eq!(machine.allocated.get(), 0);
+}
+
+#[test]
+fn nothing_to_reclaim_costs_nothing() {
+    let (machine, vm) = vm();
+    let _ = map_now(&machine, &vm, 511 * PAGE, 2);
+    machine.take_steps();
+    assert_eq!(reclaim(&machine, &vm, 0, 4 * GIB), Outcome::done(1_048_576));
+    assert_eq!(machine.take_steps(), []);
+    assert_eq!(machine.stat(Stat::TablesReclaimed), 0);
+    assert_eq!(machine.allocated.get(), 3);
+}
+
+#[test]
+fn marks_elsewhere_and_a_full_array_are_no_obstacle() {
+    let (machine, vm) = vm();
+    let _ = map_now(&machine, &vm, 0, 1);
+    unmap(&machine, &vm, 0, 1);
+    let far = |index: u64| vm.range(Ipa(GIB + index * MIB), 1).unwrap();
+    for index in 0..17 {
+        let _ = vm.invalidate_begin(&machine, far(index), false, 0, &mut NoDirty);
+    }
+    assert_eq!(reclaim(&machine, &vm, 0, PAGE), Outcome::done(1));
+    assert_eq!(machine.stat(Stat::TablesReclaimed), 2);
+    for index in 0..17 {
+        let ended = vm.invalidate_end(&machine, far(index), 1, &mut NoDirty);
+        assert_eq!(ended, Outcome::done(1), "the hull still has its begins");
+    }
+    assert_eq!(map_now(&machine, &vm, 0, 1), Outcome::done(1), "no mark is left");
+}
+
+#[test]
+fn an_interrupt_is_answered_between_tables() {
+    let (machine, vm) = vm();
+    for ipa in [0, 2 * MIB] {
+        let _ = map_now(&machine, &vm, ipa, 1);
+        unmap(&machine, &vm, ipa, 1);
+    }
+    machine.interrupt_after.set(Some(0));
+    assert_eq!(reclaim(&machine, &vm, 0, 4 * MIB), Outcome::done(512));
+    assert_eq!(machine.stat(Stat::TablesReclaimed), 1);
+    assert_eq!(reclaim(&machine, &vm, 2 * MIB, 2 * MIB), Outcome::done(512));
+    assert_eq!(machine.stat(Stat::TablesReclaimed), 3);
+}
+
+#[test]
+fn who_finds_the_pool_empty_reclaims_and_tries_again() {
+    let (machine, vm) = vm();
+    for ipa in [0, 5 * MIB, 7 * MIB] {
+        let _ = map_now(&machine, &vm, ipa, 1);
+    }
+    unmap(&machine, &vm, 5 * MIB, 1);
+    machine.keep_free(0);
+    let before = all_leaves(&machine, 40, 1);
+    assert_eq!(map_now(&machine, &vm, 8 * MIB, 1), Outcome::stopped(0, Error::Retry));
+    assert_eq!(machine.stat(Stat::TablesReclaimed), 1);
+    assert_eq!(all_leaves(&machine, 40, 1), before);
+    machine.reenter();
+    assert_eq!(map_now(&machine, &vm, 8 * MIB, 1), Outcome::done(1), "by the table of 5 MiB");
+    machine.reenter();
+    let none = Outcome::stopped(0, Error::NoMemory);
+    assert_eq!(map_now(&machine, &vm, 10 * MIB, 1), none, "all that are left are in use");
+    assert_eq!(all_leaves(&machine, 40, 1).len(), 3);
+}
