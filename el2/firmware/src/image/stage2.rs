@@ -56,6 +56,12 @@ pub fn answer(call: Call, x: &mut Registers, percpu: &PerCpu) -> Status {
         Call::Split { vm, range, size } => on_range(vm, range, x, percpu, |at| {
             at.vm.stage2.split_range(at.env, at.range, level(size))
         }),
+        Call::Collapse { vm, range, size } => on_range(vm, range, x, percpu, |at| {
+            at.vm.stage2.collapse(at.env, at.range, level(size))
+        }),
+        Call::TablesReclaim { vm, range } => {
+            on_range(vm, range, x, percpu, |at| at.vm.stage2.reclaim_tables(at.env, at.range))
+        }
         _ => working_sets(call, x, percpu),
     }
 }
