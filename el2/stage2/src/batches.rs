@@ -35,6 +35,13 @@ impl Batches {
         self.done.fetch_add(1, Ordering::Release);
     }
 
+    /// Tells whether a batch besides the caller's own is under way, after its entries were exchanged.
+    pub fn others_under_way(&self) -> bool {
+        fence(Ordering::Acquire);
+        let done = self.done.load(Ordering::Acquire);
+        self.begun.load(Ordering::Acquire) - done > 1
+    }
+
     /// Tells, after entries were found gone, whether their invalidation may still be under way.
     pub fn under_way(&self) -> bool {
         if weakened(Weakness::TrustGone) {

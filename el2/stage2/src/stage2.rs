@@ -22,7 +22,7 @@ use crate::hardware::{Counters, Env};
 use crate::limbo::Limbo;
 use crate::memory::{Root, TableMemory, TablePage};
 use crate::range::Range;
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, Weakness, weakened};
 use crate::walk;
 use verdigris_abi::{Error, Ipa, PAGE_SIZE, Pa, Stat};
 
@@ -105,15 +105,23 @@ impl Stage2 {
 
     /// Invalidates all that any TLB holds for the VM, and takes note of what that proves.
     pub fn flush_all<E: Env>(&self, env: &E) {
-        let proof = self.epoch.before_flush();
+        let early = self.epoch.before_flush();
+        if weakened(Weakness::FlushNotAwaited) {
+            self.epoch.flushed(early);
+        }
         count_issued(env, flush::vmid(env, &self.config));
-        self.epoch.flushed(proof);
+        let late = weakened(Weakness::ProofReadLate).then(|| self.epoch.before_flush());
+        self.epoch.flushed(late.unwrap_or(early));
     }
 
     /// Invalidates spans whose entries were taken away; complete when it returns.
+    ///
+    /// While a block gives way to a table without a break, the parts of the table are there and TLBs
+    /// still hold the block. So no level is named as long as another batch may be such a split.
     pub(crate) fn flush<E: Env>(&self, env: &E, spans: impl Iterator<Item = Span> + Clone) {
         let proof = self.epoch.before_flush();
-        let issued = flush::spans(env, &self.config, spans);
+        let ttl = self.config.ttl && !(self.config.bbm2 && self.batches.others_under_way());
+        let issued = flush::spans(env, &Config { ttl, ..self.config }, spans);
         count_issued(env, issued);
         if issued.vmid != 0 {
             self.epoch.flushed(proof);

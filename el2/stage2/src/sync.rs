@@ -45,6 +45,18 @@ pub enum Weakness {
     YoungByStore,
     /// A call that finds an entry gone trusts that its invalidation is complete.
     TrustGone,
+    /// A remover trusts that a leaf with a clear access flag is in no TLB.
+    OldIsAbsent,
+    /// A remover asks for the proof before its exchange.
+    ProofBeforeExchange,
+    /// A pass leaves out the barrier between its count and its first cleared flag.
+    PassBarrier,
+    /// A pass ends without a barrier.
+    EndRelaxed,
+    /// A flush notes how far it proves absence after it was issued, and not before.
+    ProofReadLate,
+    /// A flush is taken for done before it is complete: the mistake that Linux once made.
+    FlushNotAwaited,
     /// A retired table is freed without a look at who was inside EL2.
     FreeAtOnce,
     /// Reclaim unlinks a table without a wait for maps under way.

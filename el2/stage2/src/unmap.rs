@@ -23,6 +23,7 @@ use crate::leaves::{Mask, Taken};
 use crate::memory::TablePage;
 use crate::range::{Outcome, Range};
 use crate::stage2::Stage2;
+use crate::sync::{Weakness, weakened};
 use crate::walk::{self, Position};
 use core::iter::once;
 use verdigris_abi::{Error, Ipa, PAGE_SIZE, Stat};
@@ -180,6 +181,7 @@ impl Stage2 {
         let entries = at.entries(limit.min(self.batch_leaves(at.level)));
         let mut taken = Taken::new(first.ipa(), at.level);
         self.batches.begin();
+        let early = weakened(Weakness::ProofBeforeExchange) && self.epoch.proves_absence();
         let mut end = first.start;
         for (index, entry) in entries.iter().enumerate() {
             match entry.take_leaf(at.level, Descriptor::INVALID) {
@@ -190,7 +192,9 @@ impl Stage2 {
             end += at.level.pages();
         }
         if taken.mask.bits != 0 {
-            self.flush_taken(env, taken.mask, taken.young);
+            let left_out = if early { !taken.young } else { 0 };
+            let bits = taken.mask.bits & !left_out;
+            self.flush_taken(env, Mask { bits, ..taken.mask }, taken.young);
         }
         self.batches.finish();
         count_unmapped(env, taken.mask.count(), at.level.pages());

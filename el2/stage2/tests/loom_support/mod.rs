@@ -1,11 +1,13 @@
 //! The loom tests' machine: a tree of two levels with two entries each, shared by a few CPUs.
 //!
 //! The barriers of the `Tlb` trait are loom fences here, and the TLB is one flag: does it still hold the
-//! translation that the test is about?
+//! translation that the test is about? Where a walker fills it, walks and completed invalidations are
+//! serialised by a lock, and a completed `dsb ish` comes between walks: one that begins later sees all
+//! stores before it.
 #![allow(dead_code, unsafe_code)]
 
-use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use loom::sync::{Arc, Mutex};
 use std::cell::{Cell, RefCell};
 use verdigris_abi::flags::{PROT_READ, PROT_WRITE};
 use verdigris_stage2::sync::{Weakness, weaken};
@@ -23,6 +25,8 @@ pub struct Shared {
     pub vm: Stage2,
     /// A TLB holds the translation of page 0.
     pub cached: AtomicBool,
+    /// The same where a walker is at work, which fills it.
+    pub tlb: Option<Mutex<bool>>,
     /// The last-level table was given back to the pool.
     pub freed: AtomicBool,
     presence: [AtomicU64; 3],
@@ -41,13 +45,24 @@ pub struct Cpu {
 impl Shared {
     /// Makes a VM whose page 1 is mapped, so that the tables are linked; page 0 isn't.
     pub fn new() -> Arc<Self> {
+        Self::with(Config { fwb: true, dic: true, ..Config::default() }, None)
+    }
+
+    /// Makes one with a walker, and an epoch that may leave invalidations out.
+    pub fn with_walker() -> Arc<Self> {
+        let config = Config { fwb: true, dic: true, skip: true, ..Config::default() };
+        Self::with(config, Some(Mutex::new(false)))
+    }
+
+    fn with(config: Config, tlb: Option<Mutex<bool>>) -> Arc<Self> {
         let table = || std::array::from_fn(|_| Entry::new(Descriptor::INVALID));
         // SAFETY: page 0 of the tables is never handed out.
         let root = unsafe { Root::new(Pa(TABLES), Geometry::tiny()) };
         let shared = Arc::new(Self {
             tables: [table(), table()],
-            vm: Stage2::new(root, Config { fwb: true, dic: true, ..Config::default() }),
+            vm: Stage2::new(root, config),
             cached: AtomicBool::new(false),
+            tlb,
             freed: AtomicBool::new(false),
             presence: std::array::from_fn(|_| AtomicU64::new(0)),
         });
@@ -60,6 +75,23 @@ impl Shared {
     /// Reads the entry of a page in the last-level table.
     pub fn entry(&self, page: usize) -> &Entry {
         &self.tables[1][page]
+    }
+
+    /// Walks for page 0 as the hardware does: sets the access flag where it is clear, and caches.
+    pub fn walk(&self) {
+        let mut cached = self.tlb.as_ref().expect("a walker").lock().unwrap();
+        let old = self.entry(0).read();
+        let leaf = match self.entry(0).set_young(Level::L3) {
+            _ if old.is_young() => old,
+            Ok(old) => old,
+            Err(now) => now,
+        };
+        *cached |= leaf.is_valid();
+    }
+
+    /// Tells whether the walker's TLB holds page 0.
+    pub fn holds(&self) -> bool {
+        *self.tlb.as_ref().expect("a walker").lock().unwrap()
     }
 
     pub fn is_mapped(&self, page: usize) -> bool {
@@ -170,7 +202,10 @@ impl Tlb for Cpu {
         fence(Ordering::SeqCst);
     }
     fn dsb_ish(&self) {
-        if self.issued.take() {
+        let issued = self.issued.take();
+        if let Some(tlb) = &self.shared.tlb {
+            *tlb.lock().unwrap() &= !issued;
+        } else if issued {
             self.shared.cached.store(false, Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
