@@ -6,13 +6,13 @@
 //! that it clears to after the last. A call that finds nothing young counts no pass.
 
 use crate::descriptor::Level;
-use crate::entry::{Entry, verdigris_test_and_clear_young};
+use crate::entry::{Entry, verdigris_test_and_clear_young, verdigris_test_and_clear_young_of_8};
 use crate::gather::Gathered;
 use crate::hardware::Env;
 use crate::range::{Outcome, Range};
 use crate::scan::Look;
 use crate::stage2::Stage2;
-use crate::sweep::test_young;
+use crate::sweep::{Age, Swept, WORD, sweep_sparse, test_young, test_young_word};
 use verdigris_abi::{Ipa, Stat};
 
 /// What to invalidate after access flags were cleared.
@@ -38,8 +38,9 @@ impl Stage2 {
         flush: AgeFlush,
         sink: impl FnMut(usize, u64),
     ) -> Outcome {
-        let is_begun = false;
-        let mut pass = Pass { stage2: self, is_begun, visited: 0, young: Gathered::new() };
+        let young = if flush == AgeFlush::Young { Gathered::new() } else { Gathered::counting() };
+        let (is_begun, is_dense) = (false, false);
+        let mut pass = Pass { stage2: self, is_begun, is_dense, visited: 0, young };
         let pages = self.scan(env, range, &mut pass, sink);
         env.count(Stat::Ages, 1);
         env.count(Stat::LeavesVisited, pass.visited);
@@ -61,7 +62,12 @@ struct Test;
 impl Look for Test {
     const IS_EXACT: bool = false;
 
-    fn look(&mut self, entries: &[Entry], _: Ipa, _: Level) -> u64 {
+    #[inline(always)]
+    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], _: Ipa) -> u64 {
+        test_young_word(env, word)
+    }
+
+    fn part<E: Env>(&mut self, _: &E, entries: &[Entry], _: Ipa, _: Level) -> u64 {
         test_young(entries)
     }
 }
@@ -70,13 +76,24 @@ impl Look for Test {
 struct Pass<'a> {
     stage2: &'a Stage2,
     is_begun: bool,
+    /// The last 64 entries were all young.
+    is_dense: bool,
     visited: u64,
     young: Gathered,
 }
 
 impl Pass<'_> {
+    /// Begins the pass in the epoch, before the first flag that is cleared.
+    #[inline(always)]
+    fn begin(&mut self) {
+        if !self.is_begun {
+            self.is_begun = true;
+            self.stage2.epoch.begin_pass();
+        }
+    }
+
     /// Ends the pass in the epoch, and then invalidates as was asked.
-    fn finish<E: Env>(self, env: &E, flush: AgeFlush) {
+    fn finish<E: Env>(&self, env: &E, flush: AgeFlush) {
         if self.is_begun {
             self.stage2.epoch.end_pass(env);
         }
@@ -92,19 +109,29 @@ impl Pass<'_> {
 impl Look for Pass<'_> {
     const IS_EXACT: bool = false;
 
-    fn look(&mut self, entries: &[Entry], first: Ipa, level: Level) -> u64 {
+    #[inline(always)]
+    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa) -> u64 {
+        self.visited += WORD as u64;
+        let hit = if self.is_dense {
+            verdigris_test_and_clear_young(word)
+        } else {
+            let clear = |group: &_| {
+                self.begin();
+                verdigris_test_and_clear_young_of_8(group)
+            };
+            sweep_sparse::<Age, E>(env, word, clear).hit
+        };
+        self.is_dense = hit == u64::MAX;
+        self.young.add(first, Level::L3, Swept { hit, young: hit, busy: 0 })
+    }
+
+    fn part<E: Env>(&mut self, _: &E, entries: &[Entry], first: Ipa, level: Level) -> u64 {
         self.visited += entries.len() as u64;
-        if !self.is_begun {
-            if test_young(entries) == 0 {
-                return 0;
-            }
-            self.is_begun = true;
-            self.stage2.epoch.begin_pass();
+        if test_young(entries) == 0 {
+            return 0;
         }
-        let young = verdigris_test_and_clear_young(entries);
-        if young != 0 {
-            self.young.add(first, level, young, young);
-        }
-        young
+        self.begin();
+        let hit = verdigris_test_and_clear_young(entries);
+        self.young.add(first, level, Swept { hit, young: hit, busy: 0 })
     }
 }

@@ -232,8 +232,12 @@ impl Descriptor {
 
     /// Takes the permission and the grant from a leaf in use: if it was dirty, it stays so.
     pub(crate) const fn write_revoked(self) -> Self {
-        let written = if self.0 & S2AP_WRITE != 0 { WRITTEN } else { 0 };
-        Self(self.0 & !WRITING | written)
+        if self.is_writable() { self.write_revoked_of_dirty() } else { self.write_protected() }
+    }
+
+    /// Takes the permission and the grant from a leaf that is writable, and so dirty.
+    pub(crate) const fn write_revoked_of_dirty(self) -> Self {
+        Self(self.write_protected().0 | WRITTEN)
     }
 
     /// Adds access flag and dirty state of another leaf with the same grant.

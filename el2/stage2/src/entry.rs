@@ -12,7 +12,7 @@
 #![allow(unsafe_code)]
 
 use crate::descriptor::{Descriptor, GRANTED, Level};
-use crate::sweep::{Age, sweep};
+use crate::sweep::{Age, GROUP, Packed, sweep_dense, sweep_each};
 use crate::sync::{AtomicU64, Ordering, Weakness, weakened};
 
 /// One entry of a table, shared with the walker and with all CPUs.
@@ -119,21 +119,31 @@ impl Entry {
     ///
     /// By an exchange from what was seen, since where the dirty state goes depends on it. Returns the leaf
     /// as it was, or what stands there without a grant.
-    #[inline(always)]
     pub(crate) fn revoke_writing(&self, seen: u64) -> u64 {
         let mut old = seen;
         while old & GRANTED != 0 {
-            let new = Descriptor(old).write_revoked().0;
-            if weakened(Weakness::ProtectByStore) {
-                self.0.store(new, Ordering::Release);
-                return old;
-            }
-            match self.0.compare_exchange(old, new, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return old,
+            match self.revoke(old, Descriptor(old).write_revoked()) {
+                Ok(_) => break,
                 Err(now) => old = now,
             }
         }
         old
+    }
+
+    /// Does the same once, for a leaf that was `seen` dirty; `false` if it changed meanwhile.
+    #[inline(always)]
+    pub(crate) fn try_revoke_writing_of_dirty(&self, seen: u64) -> bool {
+        self.revoke(seen, Descriptor(seen).write_revoked_of_dirty()).is_ok()
+    }
+
+    /// Release, like every store that takes something away.
+    #[inline(always)]
+    fn revoke(&self, seen: u64, new: Descriptor) -> Result<u64, u64> {
+        if weakened(Weakness::ProtectByStore) {
+            self.0.store(new.0, Ordering::Release);
+            return Ok(seen);
+        }
+        self.0.compare_exchange(seen, new.0, Ordering::Release, Ordering::Relaxed)
     }
 }
 
@@ -145,5 +155,13 @@ impl Entry {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub fn verdigris_test_and_clear_young(entries: &[Entry]) -> u64 {
-    sweep::<Age>(entries).hit
+    sweep_dense::<Age>(entries).hit
+}
+
+/// Does the same to eight entries, of which few are expected to be young.
+// SAFETY: no other item of the firmware has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) fn verdigris_test_and_clear_young_of_8(group: &[Entry; GROUP]) -> Packed {
+    sweep_each::<Age>(group)
 }

@@ -10,6 +10,7 @@ use crate::flush::MAX_TARGETED;
 use crate::hardware::Env;
 use crate::leaves::Mask;
 use crate::stage2::Stage2;
+use crate::sweep::Swept;
 use verdigris_abi::{Ipa, Stat};
 
 /// Most stretches that are remembered; with more the whole VMID is invalidated.
@@ -17,17 +18,25 @@ const STRETCHES: usize = 32;
 
 /// What a call changed.
 pub(crate) struct Gathered {
-    /// The leaves of each stretch, and which of them were young when they were changed.
-    stretches: [(Mask, u64); STRETCHES],
+    /// The leaves of each stretch, and which of them were young when they were changed. Made when there is
+    /// something to remember: filling it costs as much as some forty leaves.
+    stretches: Option<[(Mask, u64); STRETCHES]>,
+    /// How many stretches there are, remembered or not.
     count: usize,
+    is_counting: bool,
     leaves: u64,
     young: u64,
 }
 
 impl Gathered {
+    /// Remembers what is added.
     pub(crate) const fn new() -> Self {
-        let stretches = [(Mask::new(Ipa(0), Level::L0), 0); STRETCHES];
-        Self { stretches, count: 0, leaves: 0, young: 0 }
+        Self { stretches: None, count: 0, is_counting: false, leaves: 0, young: 0 }
+    }
+
+    /// Counts what is added, for a call that invalidates nothing, or everything.
+    pub(crate) const fn counting() -> Self {
+        Self { is_counting: true, ..Self::new() }
     }
 
     /// Returns how many leaves were changed.
@@ -35,15 +44,29 @@ impl Gathered {
         self.leaves
     }
 
-    /// Remembers the leaves `bits` of a stretch, of which those in `young` were young.
+    /// Remembers the leaves of a stretch that a sweep hit; returns which they are.
     #[inline(always)]
-    pub(crate) fn add(&mut self, start: Ipa, level: Level, bits: u64, young: u64) {
-        if let Some(slot) = self.stretches.get_mut(self.count) {
-            *slot = (Mask { start, level, bits }, young);
+    pub(crate) fn add(&mut self, start: Ipa, level: Level, swept: Swept) -> u64 {
+        let Swept { hit, young, .. } = swept;
+        if hit != 0 {
+            let count = count_ones(hit);
+            self.leaves += count;
+            self.young += if young == hit { count } else { count_ones(young) };
+            if !self.is_counting {
+                self.remember(Mask { start, level, bits: hit }, young);
+            }
+        }
+        hit
+    }
+
+    #[inline(never)]
+    fn remember(&mut self, mask: Mask, young: u64) {
+        let none = (Mask::new(Ipa(0), Level::L0), 0);
+        let stretches = self.stretches.get_or_insert([none; STRETCHES]);
+        if let Some(slot) = stretches.get_mut(self.count) {
+            *slot = (mask, young);
         }
         self.count += 1;
-        self.leaves += u64::from(bits.count_ones());
-        self.young += u64::from(young.count_ones());
     }
 
     /// Invalidates what was changed, young or not.
@@ -88,7 +111,8 @@ impl Gathered {
         count: u64,
         which: impl Fn(Mask, u64) -> Mask + Copy,
     ) {
-        match self.stretches.get(..self.count) {
+        let stretches = self.stretches.as_ref().and_then(|stretches| stretches.get(..self.count));
+        match stretches {
             Some(stretches) if stage2.config.tlb_range || count <= MAX_TARGETED => {
                 let spans =
                     stretches.iter().flat_map(move |&(mask, young)| which(mask, young).spans());
@@ -96,5 +120,14 @@ impl Gathered {
             }
             _ => stage2.flush_all(env),
         }
+    }
+}
+
+/// Counts bits. Without FP registers that takes a dozen instructions, so the usual words come first.
+const fn count_ones(bits: u64) -> u64 {
+    match bits {
+        u64::MAX => 64,
+        _ if bits & bits.wrapping_sub(1) == 0 => (bits != 0) as u64,
+        _ => bits.count_ones() as u64,
     }
 }

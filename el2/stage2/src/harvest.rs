@@ -19,8 +19,7 @@ use crate::hardware::Env;
 use crate::range::{Outcome, Range};
 use crate::scan::{Look, ones};
 use crate::stage2::Stage2;
-use crate::sweep::{Harvest, sweep_all};
-use core::slice;
+use crate::sweep::{Harvest, WORD, sweep_all, sweep_word};
 use verdigris_abi::{Ipa, Stat};
 
 impl Stage2 {
@@ -30,17 +29,17 @@ impl Stage2 {
     /// the unmap that takes the page away.
     pub fn harvest<E: Env>(&self, env: &E, range: Range, sink: impl FnMut(usize, u64)) -> Outcome {
         let changed = Gathered::new();
-        let mut harvesting = Harvesting { stage2: self, found_clean: false, changed };
+        let mut harvesting =
+            Harvesting { stage2: self, found_clean: false, changed, is_dense: false };
         self.batches.begin();
         let pages = self.scan(env, range, &mut harvesting, sink);
-        let Harvesting { found_clean, changed, .. } = harvesting;
-        changed.flush_changed(env, self);
+        harvesting.changed.flush_changed(env, self);
         self.batches.finish();
-        if found_clean {
+        if harvesting.found_clean {
             self.finish_others(env, Range { start: range.start, end: range.start + pages });
         }
         env.count(Stat::Harvests, 1);
-        env.count(Stat::LeavesDirty, changed.leaves());
+        env.count(Stat::LeavesDirty, harvesting.changed.leaves());
         Outcome::done(pages)
     }
 }
@@ -50,27 +49,33 @@ struct Harvesting<'a> {
     /// Something came by that was not made clean here.
     found_clean: bool,
     changed: Gathered,
+    /// The last 64 entries were all dirty.
+    is_dense: bool,
 }
 
 impl Look for Harvesting<'_> {
     const IS_EXACT: bool = true;
 
-    fn look(&mut self, entries: &[Entry], first: Ipa, level: Level) -> u64 {
-        let swept = sweep_all::<Harvest>(entries);
-        self.found_clean |= swept.hit != ones(entries.len() as u64);
-        if swept.hit != 0 {
-            self.changed.add(first, level, swept.hit, swept.young);
-        }
-        swept.hit
+    #[inline(always)]
+    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa) -> u64 {
+        let swept = sweep_word::<Harvest, E>(env, word, self.is_dense);
+        self.is_dense = swept.hit == u64::MAX;
+        self.found_clean |= !self.is_dense;
+        self.changed.add(first, Level::L3, swept)
     }
 
-    fn look_at_block(&mut self, entry: &Entry, span: Range, level: Level, range: Range) -> bool {
+    fn part<E: Env>(&mut self, _: &E, entries: &[Entry], first: Ipa, level: Level) -> u64 {
+        let swept = sweep_all::<Harvest>(entries);
+        self.found_clean |= swept.hit != ones(entries.len() as u64);
+        self.changed.add(first, level, swept)
+    }
+
+    fn expect_block(&mut self, entry: &Entry, span: Range, range: Range) {
         if entry.read().is_dirty() {
             for rest in span.without(range) {
                 self.stage2.orphans.add(rest);
             }
         }
-        self.look(slice::from_ref(entry), span.ipa(), level) != 0
     }
 
     fn pass_hole(&mut self) {

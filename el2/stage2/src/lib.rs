@@ -36,6 +36,7 @@ pub mod memory;
 pub mod operand;
 pub mod range;
 pub mod stage2;
+pub mod sweep;
 pub mod sync;
 pub mod walk;
 pub mod working_set;
@@ -52,7 +53,6 @@ mod reclaim;
 mod scan;
 mod set;
 mod split;
-mod sweep;
 mod unmap;
 
 pub use age::AgeFlush;

@@ -12,23 +12,23 @@ use crate::hardware::Env;
 use crate::range::{Outcome, Range};
 use crate::scan::{Look, NoBits, ones};
 use crate::stage2::Stage2;
-use crate::sweep::{Protect, sweep_all};
+use crate::sweep::{Protect, WORD, sweep_all, sweep_word};
 use verdigris_abi::{Ipa, Stat};
 
 impl Stage2 {
     /// Takes the permission to write from every leaf of a range; a block that reaches past the range
     /// loses it as a whole. Access flags and dirty state stay.
     pub fn write_protect<E: Env>(&self, env: &E, range: Range) -> Outcome {
-        let mut protecting = Protecting { found_protected: false, changed: Gathered::new() };
+        let (found_protected, is_dense) = (false, true);
+        let mut protecting = Protecting { found_protected, changed: Gathered::new(), is_dense };
         self.batches.begin();
         let pages = self.scan(env, range, &mut protecting, NoBits);
-        let Protecting { found_protected, changed } = protecting;
-        changed.flush_changed(env, self);
+        protecting.changed.flush_changed(env, self);
         self.batches.finish();
-        if found_protected {
+        if protecting.found_protected {
             self.finish_others(env, Range { start: range.start, end: range.start + pages });
         }
-        env.count(Stat::LeavesProtected, changed.leaves());
+        env.count(Stat::LeavesProtected, protecting.changed.leaves());
         Outcome::done(pages)
     }
 }
@@ -37,18 +37,25 @@ struct Protecting {
     /// Something came by that didn't lose the permission here.
     found_protected: bool,
     changed: Gathered,
+    /// The last 64 entries were all writable.
+    is_dense: bool,
 }
 
 impl Look for Protecting {
     const IS_EXACT: bool = true;
 
-    fn look(&mut self, entries: &[Entry], first: Ipa, level: Level) -> u64 {
+    #[inline(always)]
+    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa) -> u64 {
+        let swept = sweep_word::<Protect, E>(env, word, self.is_dense);
+        self.is_dense = swept.hit == u64::MAX;
+        self.found_protected |= !self.is_dense;
+        self.changed.add(first, Level::L3, swept)
+    }
+
+    fn part<E: Env>(&mut self, _: &E, entries: &[Entry], first: Ipa, level: Level) -> u64 {
         let swept = sweep_all::<Protect>(entries);
         self.found_protected |= swept.hit != ones(entries.len() as u64);
-        if swept.hit != 0 {
-            self.changed.add(first, level, swept.hit, swept.young);
-        }
-        swept.hit
+        self.changed.add(first, level, swept)
     }
 
     fn pass_hole(&mut self) {

@@ -17,6 +17,7 @@ use crate::hardware::Env;
 use crate::memory::TablePage;
 use crate::range::Range;
 use crate::stage2::Stage2;
+use crate::sweep::WORD;
 use crate::sync::{Ordering, fence, pause};
 use crate::walk::{self, Position};
 use core::slice;
@@ -27,14 +28,15 @@ pub(crate) trait Look {
     /// Whether a leaf that is there all the time must not be missed.
     const IS_EXACT: bool;
 
-    /// Looks at up to 64 entries of one table; bit n of the answer is entry n. `first` is what the first
+    /// Looks at 64 entries of a last-level table; bit n of the answer is entry n. `first` is what the first
     /// of them translates.
-    fn look(&mut self, entries: &[Entry], first: Ipa, level: Level) -> u64;
+    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa) -> u64;
 
-    /// Looks at a block, of which the call asks about the part in `range`.
-    fn look_at_block(&mut self, entry: &Entry, span: Range, level: Level, _range: Range) -> bool {
-        self.look(slice::from_ref(entry), span.ipa(), level) != 0
-    }
+    /// Looks at fewer entries, or at a block.
+    fn part<E: Env>(&mut self, env: &E, entries: &[Entry], first: Ipa, level: Level) -> u64;
+
+    /// Takes note of a block, of which the call asks about the part in `range`, before a look at it.
+    fn expect_block(&mut self, _entry: &Entry, _span: Range, _range: Range) {}
 
     /// Takes note of pages that nothing translates.
     fn pass_hole(&mut self) {}
@@ -109,29 +111,52 @@ impl Stage2 {
 
 impl<L: Look, S: Sink> Scan<'_, L, S> {
     /// Looks at the entries of a last-level table, as far as the range and interrupts let it.
-    #[inline(always)]
     fn table<E: Env>(&mut self, env: &E, at: &Position<'_>, child: TablePage) {
-        let table = env.table(child);
         let end = self.range.end.min(Range::span(self.page, Level::L2).end);
-        while self.page < end {
-            let count = self.left_in_word().min(end - self.page);
-            let index = Level::L3.index(self.page * PAGE_SIZE);
-            let entries = &table[index..][..count as usize];
-            let bits = self.look.look(entries, Ipa::from_page(self.page), Level::L3);
-            self.word |= bits << self.bit();
-            if L::IS_EXACT && !is_unchanged(at) {
-                return;
-            }
-            if self.advance(count) && env.interrupt_pending() {
-                self.is_stopped = true;
-                return;
+        let index = Level::L3.index(self.page * PAGE_SIZE);
+        let entries = &env.table(child)[index..][..(end - self.page) as usize];
+        // As far as the word reaches that the last table has begun.
+        let (head, rest) = entries.split_at(entries.len().min(self.left_in_word() as usize % 64));
+        let (words, tail) = rest.as_chunks::<WORD>();
+        let _ = (head.is_empty() || self.part(env, at, head))
+            && self.words(env, at, words)
+            && (tail.is_empty() || self.part(env, at, tail));
+    }
+
+    /// Looks at whole words; tells whether to go on.
+    #[inline(always)]
+    fn words<E: Env>(&mut self, env: &E, at: &Position<'_>, words: &[[Entry; WORD]]) -> bool {
+        for word in words {
+            self.word |= self.look.word(env, word, Ipa::from_page(self.page));
+            if !self.settle(env, at, WORD as u64) {
+                return false;
             }
         }
+        true
+    }
+
+    /// Looks at less than a word; tells whether to go on.
+    #[inline(never)]
+    fn part<E: Env>(&mut self, env: &E, at: &Position<'_>, entries: &[Entry]) -> bool {
+        let bits = self.look.part(env, entries, Ipa::from_page(self.page), Level::L3);
+        self.word |= bits << self.bit();
+        self.settle(env, at, entries.len() as u64)
+    }
+
+    /// Moves past entries that were looked at, if that counts; tells whether to go on.
+    #[inline(always)]
+    fn settle<E: Env>(&mut self, env: &E, at: &Position<'_>, count: u64) -> bool {
+        if L::IS_EXACT && !is_unchanged(at) {
+            return false;
+        }
+        self.is_stopped = self.advance(count) && env.interrupt_pending();
+        !self.is_stopped
     }
 
     /// Looks at a block, unless it gives way to something else.
     fn block<E: Env>(&mut self, env: &E, at: &Position<'_>, span: Range) {
-        let bit = self.look.look_at_block(at.entry(), span, at.level, self.range);
+        self.look.expect_block(at.entry(), span, self.range);
+        let bit = self.look.part(env, slice::from_ref(at.entry()), span.ipa(), at.level) != 0;
         let is_leaf = || at.entry().read().leaf_address(at.level).is_some();
         if L::IS_EXACT && !bit && !is_leaf() {
             return;
@@ -165,6 +190,7 @@ impl<L: Look, S: Sink> Scan<'_, L, S> {
     }
 
     /// Returns the bit of the next page in its word.
+    #[inline(always)]
     const fn bit(&self) -> u32 {
         (self.page - self.range.start) as u32 % 64
     }
@@ -174,6 +200,7 @@ impl<L: Look, S: Sink> Scan<'_, L, S> {
     }
 
     /// Moves on, within a word; tells whether that is complete, and so handed out.
+    #[inline(always)]
     fn advance(&mut self, count: u64) -> bool {
         self.page += count;
         let is_complete = self.bit() == 0;
@@ -184,6 +211,7 @@ impl<L: Look, S: Sink> Scan<'_, L, S> {
     }
 
     /// Hands out the word of the last `count` pages.
+    #[inline(always)]
     fn hand_out(&mut self, count: u64) {
         let pages = Range { start: self.page - count, end: self.page };
         let word = self.word | self.look.also(pages);

@@ -1,17 +1,20 @@
 //! Sweeps: the loops over up to 64 entries of a table that ageing, harvest and write-protection are.
 //!
 //! Each looks at a few bits of every entry, changes the entries that have them, and says which did. What
-//! an entry had is what the exchange *returned*; the plain loads before it only tell where to look. Most
-//! entries have nothing to change, so eight are loaded and or-ed at a time, and a group without the bits
-//! is left behind after some twenty instructions. Nothing is written there: an untouched table stays
-//! clean in the caches, and the walkers of other CPUs keep their copies.
+//! an entry had is what the exchange *returned*; the plain loads before it only tell where to look. Bits
+//! 7, 10, 51, 55 and 56 stand in valid leaves only, bit 57 in BUSY entries only. So a sweep needs to know
+//! nothing of levels and kinds, and what became of an entry between load and exchange can't be hurt.
 //!
-//! Bits 7, 10, 51, 55 and 56 stand in valid leaves only, bit 57 in BUSY entries only. So a sweep needs to
-//! know nothing of levels and kinds, and what became of an entry between load and exchange can't be hurt.
+//! Most entries have nothing to change, or all have. Where few are expected, eight entries are or-ed
+//! together, and a group without the bits is left behind after a dozen instructions: nothing is written
+//! there, and the walkers of other CPUs keep their copies of the table. Where most are expected, groups in
+//! which all have them are changed without a look at each. A wrong guess costs instructions, no more.
 
-use crate::descriptor::{AF, BUSY, DIRTY, GRANTED};
+use crate::descriptor::{AF, BUSY, DIRTY, GRANTED, S2AP_WRITE};
 use crate::entry::Entry;
+use crate::memory::TableMemory;
 use crate::sync::{Ordering, pause};
+use core::array;
 
 /// What a sweep found; bit n is entry n.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,13 +31,20 @@ pub struct Swept {
 pub(crate) trait Sweep {
     /// A leaf with one of these bits is changed.
     const WANTED: u64;
-    /// One of them, which all leaves have at times: such groups are counted without a look at each.
+    /// What a leaf usually has that is to be changed; a group in which each has it is changed in one go.
     const COMMON: u64;
     /// Whether entries between break and make are to be told of.
     const TELLS_BUSY: bool;
 
     /// Changes an entry that was `seen` with a wanted bit; returns what the exchange found.
     fn change(entry: &Entry, seen: u64) -> u64;
+
+    /// Changes a group that was `seen` with the common bits in each entry.
+    #[inline(always)]
+    fn change_group(group: &[Entry; GROUP], seen: &[u64; GROUP]) -> Swept {
+        let old = array::from_fn(|index| Self::change(&group[index], seen[index]));
+        found::<Self>(&old)
+    }
 }
 
 /// Clears access flags. Relaxed: ageing publishes nothing; the order of a pass is its epoch's.
@@ -58,7 +68,7 @@ pub(crate) struct Harvest;
 
 impl Sweep for Harvest {
     const WANTED: u64 = DIRTY;
-    const COMMON: u64 = crate::descriptor::S2AP_WRITE;
+    const COMMON: u64 = S2AP_WRITE;
     const TELLS_BUSY: bool = true;
 
     #[inline(always)]
@@ -72,112 +82,216 @@ pub(crate) struct Protect;
 
 impl Sweep for Protect {
     const WANTED: u64 = GRANTED;
-    const COMMON: u64 = GRANTED;
+    const COMMON: u64 = GRANTED | S2AP_WRITE;
     const TELLS_BUSY: bool = true;
 
     #[inline(always)]
     fn change(entry: &Entry, seen: u64) -> u64 {
         entry.revoke_writing(seen)
     }
+
+    /// An exchange that succeeds found what was seen.
+    #[inline(always)]
+    fn change_group(group: &[Entry; GROUP], seen: &[u64; GROUP]) -> Swept {
+        let young = bits(seen, AF);
+        for index in 0..GROUP {
+            if !group[index].try_revoke_writing_of_dirty(seen[index]) {
+                return go_on(group, young, index);
+            }
+        }
+        Swept { hit: ALL, young, busy: 0 }
+    }
+}
+
+/// Write-protects a group from entry `from` on, which was changed by another; those before are done, and
+/// were `young`.
+#[cold]
+fn go_on(group: &[Entry; GROUP], young: u64, from: usize) -> Swept {
+    let hit = (1 << from) - 1;
+    let mut swept = Swept { hit, young: young & hit, busy: 0 };
+    for (index, entry) in group.iter().enumerate().skip(from) {
+        swept.add(sweep_one::<Protect>(entry, entry.peek()), index as u32);
+    }
+    swept
 }
 
 /// Entries that are looked at together.
-const GROUP: usize = 8;
+pub const GROUP: usize = 8;
+/// The bits of a whole group.
+const ALL: u64 = (1 << GROUP) - 1;
+/// Entries that one word of an answer is about.
+pub const WORD: usize = 64;
 
-/// Sweeps over up to 64 entries.
+/// Sweeps over up to 64 entries of which most are wanted, and waits for those between break and make:
+/// their maker waits for nobody.
+#[inline(never)]
+pub(crate) fn sweep_all<S: Sweep>(entries: &[Entry]) -> Swept {
+    wait_for_busy::<S>(entries, sweep_dense::<S>(entries))
+}
+
+/// Sweeps over 64 entries and waits for those between break and make.
+///
+/// `is_dense` says what is expected, and decides nothing but the cost.
 #[inline(always)]
-pub(crate) fn sweep<S: Sweep>(entries: &[Entry]) -> Swept {
-    assert!(entries.len() <= 64);
+pub(crate) fn sweep_word<S: Sweep, M: TableMemory>(
+    memory: &M,
+    word: &[Entry; WORD],
+    is_dense: bool,
+) -> Swept {
+    if is_dense {
+        return sweep_all::<S>(word);
+    }
+    wait_for_busy::<S>(word, sweep_sparse::<S, M>(memory, word, sweep_group::<S>))
+}
+
+#[inline(always)]
+fn wait_for_busy<S: Sweep>(entries: &[Entry], mut swept: Swept) -> Swept {
+    while swept.busy != 0 {
+        look_again::<S>(entries, &mut swept);
+    }
+    swept
+}
+
+/// Looks again at the first of the entries that were between break and make.
+#[cold]
+#[inline(never)]
+fn look_again<S: Sweep>(entries: &[Entry], swept: &mut Swept) {
+    pause();
+    let index = swept.busy.trailing_zeros();
+    swept.busy &= swept.busy - 1;
+    let entry = &entries[index as usize];
+    swept.add(sweep_one::<S>(entry, entry.peek()), index);
+}
+
+/// Sweeps over 64 entries of which few are wanted; `group` sweeps over those that have some.
+#[inline(always)]
+pub(crate) fn sweep_sparse<S: Sweep, M: TableMemory>(
+    memory: &M,
+    word: &[Entry; WORD],
+    mut group: impl FnMut(&[Entry; GROUP]) -> Packed,
+) -> Swept {
+    let mut swept = Swept::default();
+    let (groups, _) = word.as_chunks::<GROUP>();
+    let groups: &[[Entry; GROUP]; WORD / GROUP] =
+        groups.first_chunk().expect("a word is eight groups");
+    for (index, entries) in groups.iter().enumerate() {
+        if memory.any_bits(entries) & looked_for::<S>() != 0 {
+            swept.add(group(entries).unpack(), (index * GROUP) as u32);
+        }
+    }
+    swept
+}
+
+/// Sweeps over up to 64 entries of which most are wanted.
+#[inline(always)]
+pub(crate) fn sweep_dense<S: Sweep>(entries: &[Entry]) -> Swept {
+    assert!(entries.len() <= WORD);
     let mut swept = Swept::default();
     let (groups, rest) = entries.as_chunks::<GROUP>();
     let mut first = 0;
     for group in groups {
-        sweep_group::<S>(group, first, &mut swept);
+        let seen: [u64; GROUP] = array::from_fn(|index| group[index].peek());
+        let all = seen.iter().fold(u64::MAX, |all, seen| all & seen);
+        if all & S::COMMON == S::COMMON {
+            swept.add(S::change_group(group, &seen), first);
+        } else {
+            swept.add(sweep_group::<S>(group).unpack(), first);
+        }
         first += GROUP as u32;
     }
     for (entry, index) in rest.iter().zip(first..) {
-        let old = sweep_one::<S>(entry, entry.peek());
-        swept.add::<S>(old, index);
+        swept.add(sweep_one::<S>(entry, entry.peek()), index);
     }
     swept
 }
 
-/// Sweeps over up to 64 entries, and waits for those between break and make: their maker waits for nobody.
+/// Sweeps over eight entries, each for itself.
 #[inline(never)]
-pub(crate) fn sweep_all<S: Sweep>(entries: &[Entry]) -> Swept {
-    let mut swept = sweep::<S>(entries);
-    while swept.busy != 0 {
-        pause();
-        let index = swept.busy.trailing_zeros();
-        swept.busy &= swept.busy - 1;
-        let entry = &entries[index as usize];
-        swept.add::<S>(sweep_one::<S>(entry, entry.peek()), index);
-    }
-    swept
+fn sweep_group<S: Sweep>(group: &[Entry; GROUP]) -> Packed {
+    sweep_each::<S>(group)
 }
 
-/// Sweeps over eight entries, of which the first is number `first`.
 #[inline(always)]
-fn sweep_group<S: Sweep>(group: &[Entry; GROUP], first: u32, swept: &mut Swept) {
-    let seen: [u64; GROUP] = core::array::from_fn(|index| group[index].peek());
-    let any = seen.iter().fold(0, |any, seen| any | seen);
-    if any & looked_for::<S>() == 0 {
-        return;
+pub(crate) fn sweep_each<S: Sweep>(group: &[Entry; GROUP]) -> Packed {
+    let mut swept = Swept::default();
+    for (index, entry) in group.iter().enumerate() {
+        swept.add(sweep_one::<S>(entry, entry.peek()), index as u32);
     }
-    let old: [u64; GROUP] =
-        core::array::from_fn(|index| sweep_one::<S>(&group[index], seen[index]));
-    let all = old.iter().fold(u64::MAX, |all, old| all & old);
-    if all & S::COMMON != 0 && all & AF != 0 {
-        swept.hit |= 0xff << first;
-        swept.young |= 0xff << first;
-        return;
-    }
-    for (old, index) in old.into_iter().zip(first..) {
-        swept.add::<S>(old, index);
+    swept.pack::<S>()
+}
+
+/// Changes an entry if it was seen with a wanted bit; tells by bit 0 what was found.
+#[inline(always)]
+fn sweep_one<S: Sweep>(entry: &Entry, seen: u64) -> Swept {
+    let is_wanted = seen & S::WANTED != 0;
+    let old = if is_wanted { S::change(entry, seen) } else { seen };
+    let is_hit = is_wanted && old & S::WANTED != 0;
+    Swept {
+        hit: u64::from(is_hit),
+        young: u64::from(is_hit && old & AF != 0),
+        busy: u64::from(S::TELLS_BUSY && old & BUSY != 0),
     }
 }
 
-/// Changes an entry if it was seen with a wanted bit; returns what was found, 0 for nothing of interest.
+/// Tells what the exchanges of a group found.
 #[inline(always)]
-fn sweep_one<S: Sweep>(entry: &Entry, seen: u64) -> u64 {
-    if seen & S::WANTED != 0 { S::change(entry, seen) } else { seen & looked_for::<S>() }
+fn found<S: Sweep + ?Sized>(old: &[u64; GROUP]) -> Swept {
+    let hit = bits(old, S::WANTED);
+    let busy = if S::TELLS_BUSY && hit != ALL { bits(old, BUSY) } else { 0 };
+    Swept { hit, young: hit & bits(old, AF), busy }
+}
+
+/// Returns which values of a group have one of the bits of `mask`.
+#[inline(always)]
+fn bits(values: &[u64; GROUP], mask: u64) -> u64 {
+    let all = values.iter().fold(u64::MAX, |all, value| all & value);
+    if all & mask != 0 {
+        return ALL;
+    }
+    let one = |(index, value): (usize, &u64)| u64::from(value & mask != 0) << index;
+    values.iter().enumerate().map(one).fold(0, |bits, bit| bits | bit)
 }
 
 const fn looked_for<S: Sweep>() -> u64 {
     S::WANTED | if S::TELLS_BUSY { BUSY } else { 0 }
 }
 
-impl Swept {
-    /// Adds what was found in one entry.
+/// What a sweep over a group found, in one register: `hit`, then `young` and `busy` eight bits up each.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed(pub(crate) u64);
+
+impl Packed {
     #[inline(always)]
-    fn add<S: Sweep>(&mut self, old: u64, index: u32) {
-        let is_hit = old & S::WANTED != 0;
-        self.hit |= u64::from(is_hit) << index;
-        self.young |= u64::from(is_hit && old & AF != 0) << index;
-        if S::TELLS_BUSY {
-            self.busy |= u64::from(old & BUSY != 0) << index;
-        }
+    fn unpack(self) -> Swept {
+        let part = |at: u32| self.0 >> at & ALL;
+        Swept { hit: part(0), young: part(8), busy: part(16) }
+    }
+}
+
+impl Swept {
+    /// Adds what was found from entry `first` on.
+    #[inline(always)]
+    fn add(&mut self, found: Self, first: u32) {
+        self.hit |= found.hit << first;
+        self.young |= found.young << first;
+        self.busy |= found.busy << first;
+    }
+
+    #[inline(always)]
+    fn pack<S: Sweep>(self) -> Packed {
+        // Ageing has no use for more.
+        Packed(if S::TELLS_BUSY { self.hit | self.young << 8 | self.busy << 16 } else { self.hit })
     }
 }
 
 /// Tests the access flags of up to 64 entries and changes nothing.
+pub(crate) fn test_young(entries: &[Entry]) -> u64 {
+    let young = |(index, entry): (usize, &Entry)| ((entry.peek() / AF) & 1) << index;
+    entries.iter().enumerate().map(young).fold(0, |bits, bit| bits | bit)
+}
+
+/// Tests the access flags of 64 entries of which few are expected to be young.
 #[inline(always)]
-pub fn test_young(entries: &[Entry]) -> u64 {
-    assert!(entries.len() <= 64);
-    let mut young = 0;
-    let (groups, rest) = entries.as_chunks::<GROUP>();
-    let mut first = 0;
-    for group in groups {
-        let seen: [u64; GROUP] = core::array::from_fn(|index| group[index].peek());
-        if seen.iter().fold(0, |any, seen| any | seen) & AF != 0 {
-            for (seen, index) in seen.iter().zip(first..) {
-                young |= ((seen / AF) & 1) << index;
-            }
-        }
-        first += GROUP as u32;
-    }
-    for (entry, index) in rest.iter().zip(first..) {
-        young |= ((entry.peek() / AF) & 1) << index;
-    }
-    young
+pub(crate) fn test_young_word<M: TableMemory>(memory: &M, word: &[Entry; WORD]) -> u64 {
+    sweep_sparse::<Age, M>(memory, word, |group| Packed(test_young(group))).hit
 }

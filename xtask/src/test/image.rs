@@ -12,8 +12,8 @@ use super::instructions::{Access, Class, classify};
 use super::{Context, tally::Tally};
 use crate::build::Profile;
 
-/// The function that clears access flags, kept out of line under this name.
-const AGEING: &str = "verdigris_test_and_clear_young";
+/// The functions that clear access flags, kept out of line under these names.
+const AGEING: [&str; 2] = ["verdigris_test_and_clear_young", "verdigris_test_and_clear_young_of_8"];
 /// How the names of functions begin that may touch FP and SIMD registers.
 const FP_PREFIX: &str = "fp_";
 
@@ -98,9 +98,10 @@ fn is_code(marks: &[(u64, bool)], address: u64) -> bool {
 }
 
 fn check_ageing(code: &Code) -> Result<()> {
-    let function = code.function(AGEING)?;
-    let pairs = exclusive_pairs(function)?;
-    ensure!(pairs > 0, "{AGEING} has no load-exclusive/store-exclusive pair");
+    for name in AGEING {
+        let pairs = exclusive_pairs(code.function(name)?)?;
+        ensure!(pairs > 0, "{name} has no load-exclusive/store-exclusive pair");
+    }
     Ok(())
 }
 

@@ -1,11 +1,13 @@
 //! A VM's memory and the machine, as the stage-2 engine sees them during one call.
 #![allow(unsafe_code)]
 
+use core::arch::asm;
 use core::cell::Cell;
 
 use verdigris_abi::{Error, Pa, Stat};
 use verdigris_stage2::hardware::{Cache, Counters, Cpus, Shares, Tlb};
-use verdigris_stage2::{Level, PageSource, Table, TableMemory, TablePage};
+use verdigris_stage2::sweep::GROUP;
+use verdigris_stage2::{Entry, Level, PageSource, Table, TableMemory, TablePage};
 
 use super::percpu::PerCpu;
 use super::tlb::{self, Context, WalksOff};
@@ -32,6 +34,39 @@ impl TableMemory for VmEnv<'_> {
         // SAFETY: a `TablePage` of this VM's tree came from `alloc` below or is part of its root:
         // pages that were donated to the VM, and that are tables until the engine gives them back.
         unsafe { memory::as_table(page) }
+    }
+
+    #[inline(always)]
+    fn any_bits(&self, group: &[Entry; GROUP]) -> u64 {
+        let any: u64;
+        // SAFETY: reads the eight entries behind the reference, and each by a single-copy atomic access of
+        // its own (Arm ARM DDI 0487, B2.2.1: LDP of aligned 64-bit registers), as relaxed loads would.
+        unsafe {
+            asm!(
+                "ldp {any}, {b}, [{group}]",
+                "ldp {c}, {d}, [{group}, #16]",
+                "ldp {e}, {f}, [{group}, #32]",
+                "ldp {g}, {h}, [{group}, #48]",
+                "orr {any}, {any}, {b}",
+                "orr {c}, {c}, {d}",
+                "orr {e}, {e}, {f}",
+                "orr {g}, {g}, {h}",
+                "orr {any}, {any}, {c}",
+                "orr {e}, {e}, {g}",
+                "orr {any}, {any}, {e}",
+                group = in(reg) group,
+                any = out(reg) any,
+                b = out(reg) _,
+                c = out(reg) _,
+                d = out(reg) _,
+                e = out(reg) _,
+                f = out(reg) _,
+                g = out(reg) _,
+                h = out(reg) _,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        any
     }
 }
 
