@@ -20,7 +20,7 @@
 //! Without a free table page (or share) an invalidation takes the whole block: it never fails. A call
 //! fails, and has changed nothing.
 
-use crate::contract::{Passage, Verdict};
+use crate::contract::{Hold, Passage, Verdict};
 use crate::descriptor::{Descriptor, Kind, Level};
 use crate::flush::{self, Span};
 use crate::hardware::{Env, Removed};
@@ -88,7 +88,7 @@ impl Stage2 {
     /// Splits a block that stays mapped as a whole.
     fn split_whole<E: Env>(&self, env: &E, at: &Position<'_>, span: Range) -> Result<(), Error> {
         let nothing = Range { start: span.start, end: span.start };
-        let mut split = Split { range: nothing, span, level: at.level, old: at.old };
+        let mut split = Split { range: nothing, span, level: at.level, old: at.old, own: None };
         self.permit_split(env, &split)?;
         let page = self.alloc(env).ok_or_else(|| self.out_of_tables(env))?;
         split.share(env).inspect_err(|_| env.free(page))?;
@@ -102,7 +102,7 @@ impl Stage2 {
     }
 
     /// Refuses a call on a block that is being invalidated, so that the make half isn't sure to fail.
-    fn permit_split<E: Env>(&self, env: &E, split: &Split) -> Result<(), Error> {
+    fn permit_split<E: Env>(&self, env: &E, split: &Split<'_>) -> Result<(), Error> {
         let inside = self.contract.enter(env);
         permit(env, self.contract.check(&inside, split.span, self.contract.sample()))
     }
@@ -112,15 +112,17 @@ impl Stage2 {
     /// was faster.
     ///
     /// `span` is what the block translates. Parts that are themselves blocks and reach past the range
-    /// stay whole for now: the caller comes by again.
+    /// stay whole for now: the caller comes by again. So may what lies past `range` under the caller's
+    /// `own` mark, which doesn't count against it: that call takes it away before its mark goes.
     pub(crate) fn split<E: Env>(
         &self,
         env: &E,
         at: &Position<'_>,
         range: Range,
         span: Range,
+        own: &Hold,
     ) -> Option<(Removed, Range)> {
-        let mut split = Split { range, span, level: at.level, old: at.old };
+        let mut split = Split { range, span, level: at.level, old: at.old, own: Some(own) };
         let shared = |&page: &TablePage| split.share(env).inspect_err(|_| env.free(page)).is_ok();
         let page = self.alloc(env).filter(shared);
         let mut fate = self.replace_block(env, at, &mut split, page);
@@ -142,7 +144,7 @@ impl Stage2 {
         &self,
         env: &E,
         at: &Position<'_>,
-        split: &mut Split,
+        split: &mut Split<'_>,
         page: Option<TablePage>,
     ) -> Fate {
         let sampled = self.contract.sample();
@@ -171,7 +173,7 @@ impl Stage2 {
         &self,
         env: &E,
         at: &Position<'_>,
-        split: &mut Split,
+        split: &mut Split<'_>,
         sampled: u64,
         page: TablePage,
     ) -> Result<(), Fate> {
@@ -198,7 +200,7 @@ impl Stage2 {
         &self,
         env: &E,
         at: &Position<'_>,
-        split: &Split,
+        split: &Split<'_>,
         sampled: u64,
         page: TablePage,
     ) -> bool {
@@ -215,7 +217,7 @@ impl Stage2 {
 
     /// Leaves nothing where the block was broken. What is dirty and that nobody asked for is an orphan,
     /// before a harvest can find the entry invalid.
-    fn drop_block(&self, at: &Position<'_>, split: &Split) -> Fate {
+    fn drop_block(&self, at: &Position<'_>, split: &Split<'_>) -> Fate {
         if split.old.is_dirty() {
             split.rest().into_iter().flatten().for_each(|rest| self.orphans.add(rest));
         }
@@ -224,13 +226,23 @@ impl Stage2 {
     }
 
     /// Tells, inside a gate, whether what of the block is to stay may be valid.
-    fn may_stay(&self, inside: &Passage<'_>, split: &Split, sampled: u64) -> bool {
-        let clear = |rest| self.contract.check(inside, rest, sampled) == Verdict::Clear;
+    fn may_stay(&self, inside: &Passage<'_>, split: &Split<'_>, sampled: u64) -> bool {
+        let verdict = |rest| match split.own {
+            Some(own) => self.contract.check_under(inside, rest, sampled, own),
+            None => self.contract.check(inside, rest, sampled),
+        };
+        let clear = |rest| verdict(rest) == Verdict::Clear;
         split.rest().into_iter().flatten().all(clear)
     }
 
     /// Counts what happened, and gives back what wasn't used.
-    fn conclude_split<E: Env>(&self, env: &E, split: &Split, page: Option<TablePage>, fate: Fate) {
+    fn conclude_split<E: Env>(
+        &self,
+        env: &E,
+        split: &Split<'_>,
+        page: Option<TablePage>,
+        fate: Fate,
+    ) {
         match fate {
             Fate::Split => env.count(Stat::BlocksSplit, 1),
             Fate::Dropped => env.count(Stat::BlocksDropped, 1),
@@ -244,15 +256,17 @@ impl Stage2 {
 }
 
 /// A block that is to be split, and what of it goes.
-struct Split {
+struct Split<'a> {
     /// What goes, if a whole part lies in it.
     range: Range,
     span: Range,
     level: Level,
     old: Descriptor,
+    /// The mark of the call that splits, if it holds one.
+    own: Option<&'a Hold>,
 }
 
-impl Split {
+impl Split<'_> {
     fn next(&self) -> Level {
         self.level.next().expect("pages are not split")
     }

@@ -16,6 +16,7 @@
 //! block that ends past the window is left for the next call; where that would be no progress, it is
 //! taken apart at the window's end.
 
+use crate::contract::Hold;
 use crate::descriptor::{Descriptor, Kind, Level};
 use crate::dirty::{DirtySink, Orphans};
 use crate::hardware::{Counters, Env, Removed};
@@ -43,6 +44,8 @@ pub(crate) struct Strip<'a, S> {
     /// An interrupt is pending, or the answer is full.
     pub(crate) is_stopped: bool,
     dirty: &'a mut S,
+    /// The mark that the call works under.
+    hold: &'a Hold,
 }
 
 /// How an entry's span lies to a call's range and window.
@@ -61,7 +64,7 @@ impl Stage2 {
     /// The final dirty bits of the pages done go to `dirty`, by their distance from `range.start`.
     pub fn unmap<E: Env>(&self, env: &E, range: Range, dirty: &mut impl DirtySink) -> Outcome {
         let hold = self.contract.raise(range);
-        let reached = self.strip(env, range, range.start, dirty);
+        let reached = self.strip(env, range, range.start, &hold, dirty);
         self.contract.lower(range, hold);
         Outcome::done(reached - range.start)
     }
@@ -86,7 +89,7 @@ impl Stage2 {
         let Some(hold) = hold else {
             return Outcome::stopped(0, Error::NoEntry);
         };
-        let reached = self.strip(env, range, range.start + done, dirty);
+        let reached = self.strip(env, range, range.start + done, &hold, dirty);
         self.contract.leave(hold);
         Outcome::done(reached - range.start)
     }
@@ -108,7 +111,7 @@ impl Stage2 {
         let Some(hold) = self.contract.take(range) else {
             return Outcome::stopped(0, Error::NoEntry);
         };
-        let reached = self.strip(env, range, range.start + done, dirty);
+        let reached = self.strip(env, range, range.start + done, &hold, dirty);
         if reached == range.end {
             self.contract.lower(range, hold);
         } else {
@@ -120,12 +123,19 @@ impl Stage2 {
     /// Unmaps from `page` on, under the range's mark; returns the page that it reached.
     ///
     /// That is past `page`, however soon an interrupt comes, save where another CPU stands in a gate.
-    fn strip<E: Env>(&self, env: &E, range: Range, page: u64, dirty: &mut impl DirtySink) -> u64 {
+    fn strip<E: Env>(
+        &self,
+        env: &E,
+        range: Range,
+        page: u64,
+        hold: &Hold,
+        dirty: &mut impl DirtySink,
+    ) -> u64 {
         self.limbo.reap(env);
         if page == range.end || !self.contract.wait(env) {
             return page;
         }
-        let mut strip = Strip::new(range, page, dirty);
+        let mut strip = Strip::new(range, page, hold, dirty);
         while strip.page < strip.window.end && !strip.is_stopped {
             self.strip_step(env, &mut strip);
             // A step that only split a block, or that lost a race, has done no page yet. Few follow on
@@ -205,7 +215,8 @@ impl Stage2 {
         }
     }
 
-    /// Takes the part inside out of a block that reaches past the range or the window.
+    /// Takes the part inside out of a block that reaches past the range or the window, and moves past it:
+    /// what the answer says is never ahead of the progress.
     fn strip_block<E: Env>(
         &self,
         env: &E,
@@ -213,8 +224,8 @@ impl Stage2 {
         at: &Position<'_>,
         span: Range,
     ) {
-        let inside = Range { start: strip.range.start, end: strip.window.end };
-        let Some((block, gone)) = self.split(env, at, inside, span) else {
+        let inside = strip.first_hole(at.level);
+        let Some((block, gone)) = self.split(env, at, inside, span, strip.hold) else {
             return;
         };
         env.count(Stat::FlushesDone, 1);
@@ -224,6 +235,9 @@ impl Stage2 {
             strip.note(&self.orphans, gone);
         }
         self.settle(env, once(block));
+        if gone.start <= strip.page && strip.page < gone.end {
+            self.pass(env, strip, gone.end.min(strip.window.end), false);
+        }
     }
 
     /// Reports a leaf that was unmapped and whose invalidation is complete.
@@ -276,12 +290,12 @@ impl Stage2 {
 }
 
 impl<'a, S: DirtySink> Strip<'a, S> {
-    fn new(range: Range, page: u64, dirty: &'a mut S) -> Self {
+    fn new(range: Range, page: u64, hold: &'a Hold, dirty: &'a mut S) -> Self {
         let window = match dirty.capacity() {
             0 => Range { start: page, end: range.end },
             capacity => Range { start: page, end: range.end.min(page.saturating_add(capacity)) },
         };
-        Self { range, window, page, found_gone: false, is_stopped: false, dirty }
+        Self { range, window, page, found_gone: false, is_stopped: false, dirty, hold }
     }
 
     fn fit(&self, span: Range) -> Fit {
@@ -293,6 +307,14 @@ impl<'a, S: DirtySink> Strip<'a, S> {
         } else {
             Fit::Part
         }
+    }
+
+    /// Returns what to take out of a block of `level` at the next page: all of it that may go, or nothing
+    /// yet where the first part is itself a block of which something stays.
+    fn first_hole(&self, level: Level) -> Range {
+        let all = Range { start: self.range.start, end: self.window.end };
+        let first = Range::span(self.page, level.next().unwrap_or(level));
+        if all.start > first.start { Range { end: all.end.min(first.end), ..all } } else { all }
     }
 
     /// Reports leaves that are gone and were dirty.

@@ -5,7 +5,7 @@ mod support;
 
 use support::model::*;
 use support::{Machine, Step};
-use verdigris_stage2::{Config, Error, Ipa, Level, NoDirty, Outcome, Stage2, Stat};
+use verdigris_stage2::{Config, DirtySink, Error, Ipa, Level, NoDirty, Outcome, Stage2, Stat};
 
 const HOT: &[u64] = &[0, 0x1000, 0x5000, 0x20_0000, 0x3f_f000, 0x40_0000, GIB, GIB + 5 * MIB];
 
@@ -384,4 +384,44 @@ fn a_range_is_checked() {
         assert_eq!(vm.range(Ipa(ipa), page_count), Err(Error::Invalid), "{ipa:#x} {page_count}");
     }
     assert!(vm.range(Ipa(0), 1 << 28).is_ok());
+}
+
+/// Takes as many bits as its words hold.
+struct Words(Vec<u64>);
+
+impl DirtySink for Words {
+    fn capacity(&self) -> u64 {
+        self.0.len() as u64 * 64
+    }
+
+    fn dirty(&mut self, first: u64, bits: u64) {
+        assert!(first % 64 == 0, "the ranges here are aligned");
+        self.0[first as usize / 64] |= bits;
+    }
+}
+
+#[test]
+fn a_block_that_the_answer_cuts_is_split_under_the_calls_own_mark() {
+    let (machine, vm) = vm();
+    let _ = vm.map(&machine, &map_blocks(0x20_0000, 0x9000_0000, 2 * MIB, Level::L2));
+    let range = vm.range(Ipa(0x20_0000), 512).unwrap();
+    let mut words = Words(vec![0; 2]);
+    let outcome = vm.invalidate_begin(&machine, range, false, 0, &mut words);
+    assert_eq!((outcome, words.0), (Outcome::done(128), vec![u64::MAX; 2]));
+    assert_eq!(all_leaves(&machine, 40, 1).len(), 384, "the rest is the next call's");
+    assert_eq!(machine.stat(Stat::BlocksDropped), 0);
+    assert!(vm.orphans().take(range).is_none(), "each bit is in one answer");
+}
+
+#[test]
+fn bits_of_a_block_never_run_ahead_of_the_progress() {
+    let (machine, vm) = vm();
+    let _ = vm.map(&machine, &map_blocks(0x20_0000, 0x9000_0000, 2 * MIB, Level::L2));
+    let range = vm.range(Ipa(0x20_0000 + 128 * PAGE), 384).unwrap();
+    let mut words = Words(vec![0; 8]);
+    machine.interrupt_after.set(Some(0));
+    let outcome = vm.invalidate_begin(&machine, range, false, 0, &mut words);
+    let told: u32 = words.0.iter().map(|word| word.count_ones()).sum();
+    assert_eq!(u64::from(told), outcome.pages, "a bit for each page done, and no other");
+    assert!(outcome.pages > 0);
 }
