@@ -27,7 +27,7 @@ const GRANULE_4K: u64 = 0b00 << 14;
 const VS: u64 = 1 << 19;
 /// HA: the walker sets access flags.
 const HA: u64 = 1 << 21;
-/// HD: the walker lets a write through a leaf with DBM, and sets S2AP[1] instead of a fault. Needs HA.
+/// HD: the walker lets a write through a leaf with DBM, and sets `S2AP[1]` instead of a fault. Needs HA.
 const HD: u64 = 1 << 22;
 
 /// Returns the value for the host. Its access flags and dirty state are never read, so no walker keeps
