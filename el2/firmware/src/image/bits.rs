@@ -35,7 +35,14 @@ pub enum Dirty {
     /// They are kept until the call's outcome is known: with an error, registers stay as they were.
     Registers([u64; REGISTER_WORDS]),
     /// They are written as they come.
-    Buffer(HostPage),
+    Buffer {
+        /// Where to.
+        page: HostPage,
+        /// How many words the call can reach.
+        word_count: usize,
+        /// Whether these are zeroed: bits come in no order, and are added to what is there.
+        is_zeroed: bool,
+    },
 }
 
 impl Dirty {
@@ -44,21 +51,22 @@ impl Dirty {
         Ok(match sink {
             None => Self::Unwanted,
             Some(BitSink::Registers) => Self::Registers([0; REGISTER_WORDS]),
-            Some(BitSink::Buffer(page)) => {
-                let mut page = HostPage::take(page)?;
-                // Bits come in no order, and are added to what is there.
-                let words = page_count.min(AGE_BUFFER_PAGES).div_ceil(64);
-                (0..words as usize).for_each(|index| page.write(index, 0));
-                Self::Buffer(page)
-            }
+            Some(BitSink::Buffer(page)) => Self::Buffer {
+                page: HostPage::take(page)?,
+                word_count: page_count.min(AGE_BUFFER_PAGES).div_ceil(64) as usize,
+                is_zeroed: false,
+            },
         })
     }
 
-    /// Returns what the registers are to hold, for so many pages done.
+    /// Puts what belongs to so many pages done where the caller finds it.
     pub fn finish(self, page_count: u64, x: &mut Registers) {
-        if let Self::Registers(words) = self {
-            let count = page_count.div_ceil(64) as usize;
-            x[FIRST..FIRST + count].copy_from_slice(&words[..count]);
+        let count = page_count.div_ceil(64) as usize;
+        match self {
+            Self::Registers(words) => x[FIRST..FIRST + count].copy_from_slice(&words[..count]),
+            // No bit came: all that was done is clean. A call that was refused has written nothing.
+            Self::Buffer { mut page, is_zeroed: false, .. } => zero(&mut page, count),
+            Self::Unwanted | Self::Buffer { .. } => {}
         }
     }
 
@@ -66,9 +74,19 @@ impl Dirty {
         match self {
             Self::Unwanted => {}
             Self::Registers(words) => words[index as usize] |= bits,
-            Self::Buffer(page) => page.set_bits(index as usize, bits),
+            Self::Buffer { page, word_count, is_zeroed } => {
+                if !*is_zeroed {
+                    zero(page, *word_count);
+                    *is_zeroed = true;
+                }
+                page.set_bits(index as usize, bits);
+            }
         }
     }
+}
+
+fn zero(page: &mut HostPage, word_count: usize) {
+    (0..word_count).for_each(|index| page.write(index, 0));
 }
 
 impl DirtySink for Dirty {
@@ -76,7 +94,7 @@ impl DirtySink for Dirty {
         match self {
             Self::Unwanted => 0,
             Self::Registers(_) => AGE_REGISTER_PAGES,
-            Self::Buffer(_) => AGE_BUFFER_PAGES,
+            Self::Buffer { .. } => AGE_BUFFER_PAGES,
         }
     }
 

@@ -3,7 +3,7 @@
 //! The owner in the function identifier decides (Arm DEN 0028, section 2.5). A call returns its status
 //! in x0 and results from x1 on; registers beyond its results keep what the caller had there.
 
-use log::trace;
+use log::{Level, log_enabled, trace};
 use verdigris_abi::{
     Error, MAX_VMS, Pa, RECLAIM_ADDRESSES, STATS_PER_CALL, Stat, Status, UID, VERSION, call, flags,
 };
@@ -13,6 +13,7 @@ use verdigris_core::ownership::Owner;
 use super::frame::Frame;
 use super::percpu::PerCpu;
 use super::vm::{self, VmRef};
+use super::vm_env::VmEnv;
 use super::{debug, memory, power, stage2, statistics, sysreg, system, vcpu};
 
 /// Owner field of the vendor-specific hypervisor service.
@@ -41,19 +42,36 @@ pub fn dispatch(frame: &mut Frame, percpu: &PerCpu) {
 fn decode(x: &mut Registers, percpu: &PerCpu) {
     let function = x[0] as u32 & !SVE_HINT;
     x[0] = function.into();
-    trace!("CPU {}: call {function:#x} with {:x?}", percpu.index.get(), &x[1..7]);
-    let status = Call::decode(x).and_then(|call| answer(call, x, percpu));
-    x[0] = match status {
-        Ok(()) => 0,
-        Err(error) => {
-            trace!("CPU {}: call {function:#x}: {error}", percpu.index.get());
-            error.code() as u64
-        }
-    };
+    let traced = log_enabled!(Level::Trace);
+    if traced {
+        trace_call(x, percpu);
+    }
+    let status = Call::decode(x).and_then(|call| {
+        stage2::answer(&call, x, percpu).unwrap_or_else(|| answer(&call, x, percpu))
+    });
+    if traced {
+        trace_status(function, status, percpu);
+    }
+    x[0] = status.map_or_else(|error| error.code() as u64, |()| 0);
 }
 
-fn answer(call: Call, x: &mut Registers, percpu: &PerCpu) -> Status {
-    match call {
+#[cold]
+fn trace_call(x: &Registers, percpu: &PerCpu) {
+    trace!("CPU {}: call {:#x} with {:x?}", percpu.index.get(), x[0], &x[1..7]);
+}
+
+#[cold]
+fn trace_status(function: u32, status: Status, percpu: &PerCpu) {
+    if let Err(error) = status {
+        trace!("CPU {}: call {function:#x}: {error}", percpu.index.get());
+    }
+}
+
+/// Answers a call that is not on a VM's addresses. Out of line: those that are have a frame as small as
+/// they need.
+#[inline(never)]
+fn answer(call: &Call, x: &mut Registers, percpu: &PerCpu) -> Status {
+    match *call {
         // `dispatch` has answered these.
         Call::Uid | Call::Revision => {}
         Call::Features => features(x, percpu),
@@ -73,7 +91,10 @@ fn answer(call: Call, x: &mut Registers, percpu: &PerCpu) -> Status {
         }
         Call::VmReclaim { vm, max } => {
             let mut pages = [0; RECLAIM_ADDRESSES as usize];
-            let count = VmRef::get(vm, percpu)?.reclaim(&mut pages[..max as usize]);
+            let vm = VmRef::get(vm, percpu)?;
+            // Tables that were unlinked earlier may be free by now.
+            vm.stage2.reap(&VmEnv::new(&vm, percpu));
+            let count = vm.reclaim(&mut pages[..max as usize]);
             x[1] = count as u64;
             x[2..2 + count].copy_from_slice(&pages[..count]);
         }
@@ -89,7 +110,7 @@ fn answer(call: Call, x: &mut Registers, percpu: &PerCpu) -> Status {
             let vm = VmRef::get(vcpu.vm, percpu)?;
             vcpu::set_register(&vm, vcpu.index, register, value, percpu)?;
         }
-        _ => return stage2::answer(call, x, percpu),
+        _ => return Err(Error::NotSupported),
     }
     Ok(())
 }

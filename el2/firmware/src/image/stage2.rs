@@ -1,6 +1,10 @@
 //! Calls on a VM's stage 2: from decoded arguments to the engine, and its outcome to registers.
+//!
+//! Each operation stands in a function of its own, out of line, so that a call pays for the stack and the
+//! registers that it needs and no more: what a call costs apart from its leaves is nearly all of the cost
+//! of a short one.
 
-use verdigris_abi::{Error, Status, WORKING_SET_BUCKETS, flags};
+use verdigris_abi::{Error, Ipa, Pa, Status, WORKING_SET_BUCKETS, flags};
 use verdigris_core::call::{
     AgeFlush, BitSink, Call, IpaRange, LeafSize, MapFlags, PaRange, Registers, VmHandle,
 };
@@ -12,58 +16,67 @@ use super::vm::VmRef;
 use super::vm_env::VmEnv;
 use super::working_set::{self, Rounds};
 
-/// Answers a call on a VM's addresses.
-pub fn answer(call: Call, x: &mut Registers, percpu: &PerCpu) -> Status {
-    match call {
-        Call::Map { vm, range, target, flags, sequence } => {
-            let map = Map {
-                ipa: range.start(),
-                pa: target,
-                page_count: range.page_count(),
-                level: level(flags.size),
-                attributes: attributes(flags),
-                sequence,
-            };
-            let vm = VmRef::get(vm, percpu)?;
-            finish(vm.stage2.map(&VmEnv::new(&vm, percpu), &map), x)
-        }
-        Call::Set { vm, ipa, target, flags, sequence } => {
-            let (level, attributes) = (level(flags.size), attributes(flags));
-            let set = engine::Set { ipa, pa: target, level, attributes, sequence };
-            let vm = VmRef::get(vm, percpu)?;
-            let was_dirty = vm.stage2.set(&VmEnv::new(&vm, percpu), &set)?;
-            x[1] = if was_dirty { flags::SET_WAS_DIRTY } else { 0 };
-            Ok(())
-        }
-        Call::Flush { vm } => {
-            let vm = VmRef::get(vm, percpu)?;
-            vm.stage2.flush_epoch(&VmEnv::new(&vm, percpu));
-            Ok(())
-        }
+/// Answers a call on a VM's addresses; `None` if it is none.
+pub fn answer(call: &Call, x: &mut Registers, percpu: &PerCpu) -> Option<Status> {
+    Some(match *call {
         Call::Age { vm, range, flush, sink } => age(vm, range, mode(flush), sink, x, percpu),
-        Call::TestAge { vm, range, sink } => on_bits(vm, range, sink, x, percpu, |at, put| {
-            at.vm.stage2.test_age(at.env, at.range, put)
-        }),
-        Call::Harvest { vm, range, sink } => on_bits(vm, range, sink, x, percpu, |at, put| {
-            at.vm.stage2.harvest(at.env, at.range, put)
-        }),
+        Call::TestAge { vm, range, sink } => test_age(vm, range, sink, x, percpu),
+        Call::Harvest { vm, range, sink } => harvest(vm, range, sink, x, percpu),
         Call::Unmap { .. } | Call::InvalidateBegin { .. } | Call::InvalidateEnd { .. } => {
             remove(call, x, percpu)
         }
-        Call::WriteProtect { vm, range } => {
-            on_range(vm, range, x, percpu, |at| at.vm.stage2.write_protect(at.env, at.range))
+        Call::Map { .. } => map(call, x, percpu),
+        Call::Set { .. } => set(call, x, percpu),
+        Call::Flush { vm } => flush(vm, percpu),
+        Call::WriteProtect { vm, range } => write_protect(vm, range, x, percpu),
+        Call::Split { vm, range, size } => split(vm, range, level(size), x, percpu),
+        Call::Collapse { vm, range, size } => collapse(vm, range, level(size), x, percpu),
+        Call::TablesReclaim { vm, range } => reclaim(vm, range, x, percpu),
+        Call::WorkingSetCreate { vm, range, region } => {
+            create_working_set(vm, range, region, x, percpu)
         }
-        Call::Split { vm, range, size } => on_range(vm, range, x, percpu, |at| {
-            at.vm.stage2.split_range(at.env, at.range, level(size))
-        }),
-        Call::Collapse { vm, range, size } => on_range(vm, range, x, percpu, |at| {
-            at.vm.stage2.collapse(at.env, at.range, level(size))
-        }),
-        Call::TablesReclaim { vm, range } => {
-            on_range(vm, range, x, percpu, |at| at.vm.stage2.reclaim_tables(at.env, at.range))
-        }
-        _ => working_sets(call, x, percpu),
-    }
+        Call::WorkingSetDestroy { vm, start } => destroy_working_set(vm, start, x, percpu),
+        Call::WorkingSetHistogram { vm, range } => histogram(vm, range, x, percpu),
+        Call::WorkingSetMap { vm, range, buffer } => ages(vm, range, buffer, percpu),
+        _ => return None,
+    })
+}
+
+#[inline(never)]
+fn map(call: &Call, x: &mut Registers, percpu: &PerCpu) -> Status {
+    let Call::Map { vm, range, target, flags, sequence } = *call else {
+        return Err(Error::NotSupported);
+    };
+    let map = Map {
+        ipa: range.start(),
+        pa: target,
+        page_count: range.page_count(),
+        level: level(flags.size),
+        attributes: attributes(flags),
+        sequence,
+    };
+    let vm = VmRef::get(vm, percpu)?;
+    finish(vm.stage2.map(&VmEnv::new(&vm, percpu), &map), x)
+}
+
+#[inline(never)]
+fn set(call: &Call, x: &mut Registers, percpu: &PerCpu) -> Status {
+    let Call::Set { vm, ipa, target, flags, sequence } = *call else {
+        return Err(Error::NotSupported);
+    };
+    let (level, attributes) = (level(flags.size), attributes(flags));
+    let set = engine::Set { ipa, pa: target, level, attributes, sequence };
+    let vm = VmRef::get(vm, percpu)?;
+    let was_dirty = vm.stage2.set(&VmEnv::new(&vm, percpu), &set)?;
+    x[1] = if was_dirty { flags::SET_WAS_DIRTY } else { 0 };
+    Ok(())
+}
+
+#[inline(never)]
+fn flush(vm: VmHandle, percpu: &PerCpu) -> Status {
+    let vm = VmRef::get(vm, percpu)?;
+    vm.stage2.flush_epoch(&VmEnv::new(&vm, percpu));
+    Ok(())
 }
 
 /// A range that lies in a VM's address space, and what works on it.
@@ -74,16 +87,17 @@ struct At<'a> {
 }
 
 /// Does something to a range.
+#[inline]
 fn on_range(
     vm: VmHandle,
     range: IpaRange,
     x: &mut Registers,
     percpu: &PerCpu,
-    operation: impl FnOnce(&At) -> Outcome,
+    operation: impl FnOnce(&At, &mut Registers) -> Outcome,
 ) -> Status {
     let vm = VmRef::get(vm, percpu)?;
     let range = vm.stage2.range(range.start(), range.page_count())?;
-    finish(operation(&At { vm: &vm, env: &VmEnv::new(&vm, percpu), range }), x)
+    finish(operation(&At { vm: &vm, env: &VmEnv::new(&vm, percpu), range }, x), x)
 }
 
 /// Returns progress in x1, also beside an error: what was done before it stays done.
@@ -92,25 +106,8 @@ pub fn finish(outcome: Outcome, x: &mut Registers) -> Status {
     outcome.error.map_or(Ok(()), Err)
 }
 
-/// Does something that tells one bit a page, word by word, and puts them where the caller wants them.
-#[inline]
-fn on_bits(
-    vm: VmHandle,
-    range: IpaRange,
-    sink: BitSink,
-    x: &mut Registers,
-    percpu: &PerCpu,
-    operation: impl FnOnce(&At, &mut dyn FnMut(usize, u64)) -> Outcome,
-) -> Status {
-    let mut page = bits::buffer(sink)?;
-    let vm = VmRef::get(vm, percpu)?;
-    let range = vm.stage2.range(range.start(), range.page_count())?;
-    let at = At { vm: &vm, env: &VmEnv::new(&vm, percpu), range };
-    let outcome = operation(&at, &mut |index, word| bits::put(&mut page, x, index, word));
-    finish(outcome, x)
-}
-
 /// Ages: a round for the working sets of the range.
+#[inline(never)]
 fn age(
     vm: VmHandle,
     pages: IpaRange,
@@ -119,63 +116,107 @@ fn age(
     x: &mut Registers,
     percpu: &PerCpu,
 ) -> Status {
-    on_bits(vm, pages, sink, x, percpu, |at, put| match Rounds::begin(at.vm, pages) {
-        None => at.vm.stage2.age(at.env, at.range, flush, put),
-        Some(rounds) => at.vm.stage2.age(at.env, at.range, flush, |index, young| {
-            rounds.note(at.range, index, young);
-            put(index, young);
-        }),
+    let mut page = bits::buffer(sink)?;
+    on_range(vm, pages, x, percpu, |at, x| {
+        let rounds = Rounds::begin(at.vm, pages);
+        at.vm.stage2.age(at.env, at.range, flush, |index, young| {
+            if let Some(rounds) = &rounds {
+                rounds.note(at.range, index, young);
+            }
+            bits::put(&mut page, x, index, young);
+        })
     })
 }
 
+#[inline(never)]
+fn test_age(
+    vm: VmHandle,
+    range: IpaRange,
+    sink: BitSink,
+    x: &mut Registers,
+    percpu: &PerCpu,
+) -> Status {
+    let mut page = bits::buffer(sink)?;
+    on_range(vm, range, x, percpu, |at, x| {
+        let put = |index, word| bits::put(&mut page, x, index, word);
+        at.vm.stage2.test_age(at.env, at.range, put)
+    })
+}
+
+#[inline(never)]
+fn harvest(
+    vm: VmHandle,
+    range: IpaRange,
+    sink: BitSink,
+    x: &mut Registers,
+    percpu: &PerCpu,
+) -> Status {
+    let mut page = bits::buffer(sink)?;
+    on_range(vm, range, x, percpu, |at, x| {
+        let put = |index, word| bits::put(&mut page, x, index, word);
+        at.vm.stage2.harvest(at.env, at.range, put)
+    })
+}
+
+#[inline(never)]
+fn write_protect(vm: VmHandle, range: IpaRange, x: &mut Registers, percpu: &PerCpu) -> Status {
+    on_range(vm, range, x, percpu, |at, _| at.vm.stage2.write_protect(at.env, at.range))
+}
+
+#[inline(never)]
+fn split(
+    vm: VmHandle,
+    range: IpaRange,
+    level: Level,
+    x: &mut Registers,
+    percpu: &PerCpu,
+) -> Status {
+    on_range(vm, range, x, percpu, |at, _| at.vm.stage2.split_range(at.env, at.range, level))
+}
+
+#[inline(never)]
+fn collapse(
+    vm: VmHandle,
+    range: IpaRange,
+    level: Level,
+    x: &mut Registers,
+    percpu: &PerCpu,
+) -> Status {
+    on_range(vm, range, x, percpu, |at, _| at.vm.stage2.collapse(at.env, at.range, level))
+}
+
+#[inline(never)]
+fn reclaim(vm: VmHandle, range: IpaRange, x: &mut Registers, percpu: &PerCpu) -> Status {
+    on_range(vm, range, x, percpu, |at, _| at.vm.stage2.reclaim_tables(at.env, at.range))
+}
+
 /// Takes pages away, and returns their final dirty bits where they were asked for.
-fn remove(call: Call, x: &mut Registers, percpu: &PerCpu) -> Status {
-    let (vm, range, from, sink) = match call {
+#[inline(never)]
+fn remove(call: &Call, x: &mut Registers, percpu: &PerCpu) -> Status {
+    let (vm, range, from, sink) = match *call {
         Call::Unmap { vm, range, dirty } => (vm, range, 0, dirty),
         Call::InvalidateBegin { vm, range, done, dirty, .. }
         | Call::InvalidateEnd { vm, range, done, dirty } => (vm, range, done, dirty),
         _ => return Err(Error::NotSupported),
     };
     let mut dirty = Dirty::new(sink, range.page_count() - from)?;
-    let vm = VmRef::get(vm, percpu)?;
-    let range = vm.stage2.range(range.start(), range.page_count())?;
-    let env = &VmEnv::new(&vm, percpu);
-    let outcome = match call {
-        Call::InvalidateBegin { resume, done, .. } => {
-            vm.stage2.invalidate_begin(env, range, resume, done, &mut dirty)
-        }
-        Call::InvalidateEnd { done, .. } => vm.stage2.invalidate_end(env, range, done, &mut dirty),
-        _ => vm.stage2.unmap(env, range, &mut dirty),
-    };
-    dirty.finish(outcome.pages.saturating_sub(from), x);
-    finish(outcome, x)
+    on_range(vm, range, x, percpu, |at, x| {
+        let outcome = match *call {
+            Call::InvalidateBegin { resume, done, .. } => {
+                at.vm.stage2.invalidate_begin(at.env, at.range, resume, done, &mut dirty)
+            }
+            Call::InvalidateEnd { done, .. } => {
+                at.vm.stage2.invalidate_end(at.env, at.range, done, &mut dirty)
+            }
+            _ => at.vm.stage2.unmap(at.env, at.range, &mut dirty),
+        };
+        dirty.finish(outcome.pages.saturating_sub(from), x);
+        outcome
+    })
 }
 
-/// Answers a call on idle ages.
-fn working_sets(call: Call, x: &mut Registers, percpu: &PerCpu) -> Status {
-    match call {
-        Call::WorkingSetCreate { vm, range, region } => {
-            create_working_set(vm, range, region, x, percpu)
-        }
-        Call::WorkingSetDestroy { vm, start } => {
-            let (region, page_count) = working_set::destroy(&*VmRef::get(vm, percpu)?, start)?;
-            (x[1], x[2]) = (region.0, page_count);
-            Ok(())
-        }
-        Call::WorkingSetHistogram { vm, range } => {
-            let mut buckets = [0; WORKING_SET_BUCKETS as usize];
-            let vm = VmRef::get(vm, percpu)?;
-            let outcome = working_set::histogram(&vm, range, &mut buckets)?;
-            x[2..].copy_from_slice(&buckets);
-            finish(outcome, x)
-        }
-        Call::WorkingSetMap { vm, range, buffer } => {
-            working_set::map(&*VmRef::get(vm, percpu)?, range, buffer)
-        }
-        _ => Err(Error::NotSupported),
-    }
-}
-
+/// Every page of a working set is one that could be mapped.
+#[inline(never)]
 fn create_working_set(
     vm: VmHandle,
     range: IpaRange,
@@ -184,9 +225,31 @@ fn create_working_set(
     percpu: &PerCpu,
 ) -> Status {
     let vm = VmRef::get(vm, percpu)?;
-    // Every page of a set is one that could be mapped.
     vm.stage2.range(range.start(), range.page_count())?;
     finish(working_set::create(&vm, range, region)?, x)
+}
+
+#[inline(never)]
+fn destroy_working_set(vm: VmHandle, start: Ipa, x: &mut Registers, percpu: &PerCpu) -> Status {
+    let vm = VmRef::get(vm, percpu)?;
+    vm.stage2.range(start, 1)?;
+    let (region, page_count) = working_set::destroy(&vm, start)?;
+    (x[1], x[2]) = (region.0, page_count);
+    Ok(())
+}
+
+#[inline(never)]
+fn histogram(vm: VmHandle, range: IpaRange, x: &mut Registers, percpu: &PerCpu) -> Status {
+    let mut buckets = [0; WORKING_SET_BUCKETS as usize];
+    let vm = VmRef::get(vm, percpu)?;
+    let outcome = working_set::histogram(&vm, range, &mut buckets)?;
+    x[2..].copy_from_slice(&buckets);
+    finish(outcome, x)
+}
+
+#[inline(never)]
+fn ages(vm: VmHandle, range: IpaRange, buffer: Pa, percpu: &PerCpu) -> Status {
+    working_set::map(&*VmRef::get(vm, percpu)?, range, buffer)
 }
 
 const fn mode(flush: AgeFlush) -> engine::AgeFlush {

@@ -136,6 +136,7 @@ pub fn region_order(ipa_bits: u32) -> Status<u32> {
 }
 
 /// Creates a VM in a region of the host's memory, which is donated to it.
+#[inline(never)]
 pub fn create(ipa_bits: u32, region: Pa) -> Status<VmHandle> {
     let order = region_order(ipa_bits)?;
     if !region.is_aligned(PAGE_SIZE << order) {
