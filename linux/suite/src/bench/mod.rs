@@ -119,11 +119,15 @@ impl Bench {
 
     /// Maps a range: young, writable, and so counted as dirty.
     fn map(&self, leaf: Leaf, page_count: u64, sequence: u64) {
+        self.map_into(&self.guest, leaf, page_count, sequence);
+    }
+
+    fn map_into(&self, vm: &Vm, leaf: Leaf, page_count: u64, sequence: u64) {
         let blocks = self.memory.ranges().take((page_count / BLOCK_PAGES) as usize);
         for (block, (address, count)) in blocks.enumerate() {
             let ipa = DATA + (block as u64) * (BLOCK_PAGES << 12);
             let flags = RW | leaf.flag();
-            self.guest.map(ipa, address, count as u64, flags, sequence).expect("a fresh range");
+            vm.map(ipa, address, count as u64, flags, sequence).expect("a fresh range");
         }
     }
 

@@ -1,23 +1,25 @@
 //! The demonstration: a guest touches a window of its memory that moves, and the host learns which pages
-//! from the access flags in the firmware's tables, without looking at the guest.
+//! from the firmware, without looking at the guest; then it takes away what is cold.
 //!
-//! The guest tells, too, which pages it touched: so every page can be counted as right or wrong.
-//! At the end comes one round *without* the invalidation that ageing needs, as proof that the
-//! comparison can fail: translations that are still cached hide touches.
+//! The guest tells, too, which pages it touched: so every page can be counted as right or wrong. That the
+//! comparison can fail is shown by a round *without* the invalidation that ageing needs: translations
+//! that are still cached hide touches.
 
+mod counters;
 mod heat;
+mod reclaim;
 
 use std::process::ExitCode;
 
-use verdigris_abi::{Stat, flags};
+use verdigris_abi::flags;
 use verdigris_guest::{program, touch, window};
 
-use crate::firmware::{Features, Statistics};
+use crate::firmware::Features;
 use crate::guest::{DATA, Guest, Spinner};
 use crate::pages::Pages;
 use crate::sys;
 use crate::vm::RW;
-use heat::Heat;
+use crate::working_set::WorkingSet;
 
 const PAGES: usize = 64 << 20 >> 12;
 const VCPUS: usize = 2;
@@ -29,7 +31,7 @@ const STEP_PAGES: u64 = 800;
 const REPORTS: u64 = 0x4060_0000;
 /// Pages of the chunks that the guest's memory is allocated in.
 const CHUNK_ORDER: u32 = 9;
-/// The part that the last round looks at, and how often it is tried.
+/// The part that the round without invalidation looks at, and how often it is tried.
 const HIDDEN_PAGES: u64 = 64;
 const FLUSHED_TRIES: u32 = 20;
 const HIDDEN_TRIES: u32 = 300;
@@ -37,10 +39,10 @@ const HIDDEN_TRIES: u32 = 300;
 /// The guest, its memory, and what is known of it.
 struct Demo {
     guest: Guest,
+    set: WorkingSet,
     reports: Pages,
     buffer: Pages,
-    heat: Heat,
-    _memory: Pages,
+    memory: Pages,
 }
 
 /// How the pages of a round compare with what the guest says.
@@ -53,7 +55,7 @@ struct Tally {
     extra: usize,
 }
 
-/// Runs the demonstration: it fails if a touched page was reported old.
+/// Runs the demonstration: it fails if a touched page was reported old, or a reclaimed one was needed and lost.
 pub fn run() -> ExitCode {
     let features = Features::read();
     let mut demo = Demo::new();
@@ -64,8 +66,8 @@ pub fn run() -> ExitCode {
     }
     let (hidden, with_flush) = demo.round_without_invalidation();
     missed += with_flush;
-    println!();
-    demo.print_counters();
+    demo.reclaim(&features);
+    counters::print(&demo.guest.statistics());
     if missed > 0 {
         println!("\nWRONG: {missed} touched pages were reported old after an invalidation.");
         return ExitCode::FAILURE;
@@ -88,41 +90,57 @@ impl Demo {
             reports.write(vcpu, window::NEXT, (vcpu * PAGES / VCPUS + 1000) as u64);
             reports.write(vcpu, window::STATE, vcpu as u64 + 1);
         }
-        Self { guest, reports, buffer: Pages::single(1), heat: Heat::new(PAGES), _memory: memory }
+        // All pages begin young: that is no touch of the guest's, and no round.
+        let buffer = Pages::single(1);
+        guest.age_by_buffer(DATA, PAGES as u64, flags::AGE_FLUSH_ALL, &buffer);
+        let set = WorkingSet::create(&guest, DATA, PAGES as u64).expect("a fresh range");
+        Self { guest, set, reports, buffer, memory }
     }
 
-    fn introduce(&mut self, features: &Features) {
+    fn introduce(&self, features: &Features) {
         let mib = PAGES >> 8;
         println!(
-            "A guest with {VCPUS} vCPUs and {mib} MiB in {PAGES} pages of 4 KiB touches two windows"
+            "A guest with {VCPUS} vCPUs and {mib} MiB, {PAGES} pages, touches two windows that move."
         );
         println!(
-            "that move. Between ages: what the firmware's access flags say, and what the guest says."
+            "The firmware keeps for how many rounds each page was idle; the guest tells what it touched."
         );
         if features.has(flags::FEATURE_HW_ACCESS_FLAG) {
             println!("Access flags are set by the hardware (FEAT_HAFDBS).");
         } else {
             println!("Access flags are set by EL2: the first touch of an old page is a fault.");
         }
-        println!("One cell is {} pages: {}", self.heat.pages_per_cell(), Heat::LEGEND);
-        // All pages begin young.
-        self.age(flags::AGE_FLUSH_ALL);
+        println!("One cell is {} pages: {}", heat::pages_per_cell(PAGES), heat::LEGEND);
     }
 
-    fn age(&mut self, mode: u64) -> Vec<bool> {
+    fn age(&self, mode: u64) -> Vec<bool> {
         self.guest.age_by_buffer(DATA, PAGES as u64, mode, &self.buffer)
     }
 
-    /// Lets both vCPUs touch their windows, at the same time.
-    fn touch(&self) -> Vec<bool> {
-        std::thread::scope(|scope| {
-            for (index, vcpu) in self.guest.cpus().iter().enumerate() {
-                let report = REPORTS + ((index as u64) << 12);
-                let arguments = [DATA, PAGES as u64, report, WINDOW_PAGES, STEP_PAGES];
-                scope.spawn(move || vcpu.call(program::WINDOW, &arguments));
-            }
+    /// Lets both vCPUs touch their windows, at the same time; returns what they touched, and how many pages they
+    /// had to get back.
+    fn touch(&self) -> (Vec<bool>, usize) {
+        let back = std::thread::scope(|scope| {
+            let vcpus = (0..VCPUS).map(|index| scope.spawn(move || self.touch_by(index)));
+            let vcpus: Vec<_> = vcpus.collect();
+            vcpus.into_iter().map(|vcpu| vcpu.join().expect("a vCPU of ours")).sum()
         });
-        (0..PAGES).map(|page| self.is_reported(page)).collect()
+        ((0..PAGES).map(|page| self.is_reported(page)).collect(), back)
+    }
+
+    fn touch_by(&self, index: usize) -> usize {
+        let report = REPORTS + ((index as u64) << 12);
+        let vcpu = self.guest.cpu(index);
+        vcpu.prepare(program::WINDOW, &[DATA, PAGES as u64, report, WINDOW_PAGES, STEP_PAGES]);
+        let mut back = 0;
+        loop {
+            let exit = vcpu.run();
+            if exit.done().is_some() {
+                return back;
+            }
+            self.give_back(&exit.fault());
+            back += 1;
+        }
     }
 
     fn is_reported(&self, page: usize) -> bool {
@@ -132,16 +150,16 @@ impl Demo {
 
     /// Shows one round, and returns how many touched pages were reported old.
     fn round(&mut self, round: u32) -> usize {
-        let touched = self.touch();
+        let (touched, _) = self.touch();
         let young = self.age(flags::AGE_FLUSH_ALL);
-        self.heat.update(&young);
         let tally = Tally::of(&young, &touched);
         println!(
-            "\nround {round}: {:<32}    windows that the guest reports",
-            "heat of the guest's memory"
+            "\nround {round}: {:<25}    windows that the guest reports",
+            "heat, as the firmware has it"
         );
-        self.heat.print_beside(&touched);
-        println!("{tally}");
+        heat::print(&heat::heat(&self.set.ages(&self.buffer)), &heat::cells(&touched));
+        println!("  pages by idle rounds: {}", heat::describe(&self.set.histogram()));
+        println!("  {tally}");
         tally.missed
     }
 
@@ -170,54 +188,6 @@ impl Demo {
         spinner.wait_a_round();
         self.guest.test_age(DATA, HIDDEN_PAGES).into_iter().filter(|young| !young).count()
     }
-
-    fn print_counters(&self) {
-        let statistics = self.guest.statistics();
-        let rows: [(&str, &[(&str, Stat)]); 4] = [
-            (
-                "ages",
-                &[
-                    ("calls", Stat::Ages),
-                    ("leaves visited", Stat::LeavesVisited),
-                    ("found young", Stat::LeavesYoung),
-                ],
-            ),
-            (
-                "faults",
-                &[
-                    ("access flag", Stat::FaultAccessFlag),
-                    ("translation", Stat::FaultTranslation),
-                    ("permission", Stat::FaultPermission),
-                ],
-            ),
-            (
-                "TLB",
-                &[
-                    ("whole VM", Stat::TlbiVmid),
-                    ("ranges", Stat::TlbiRange),
-                    ("pages", Stat::TlbiIpa),
-                    ("local", Stat::TlbiLocal),
-                ],
-            ),
-            (
-                "exits",
-                &[
-                    ("interrupt", Stat::ExitInterrupt),
-                    ("call", Stat::ExitHypercall),
-                    ("fault", Stat::ExitFault),
-                    ("runs", Stat::Runs),
-                ],
-            ),
-        ];
-        for (name, counters) in rows {
-            println!("{name:>7}: {}", describe(&statistics, counters));
-        }
-    }
-}
-
-fn describe(statistics: &Statistics, counters: &[(&str, Stat)]) -> String {
-    let one = |&(name, stat): &(&str, Stat)| format!("{name} {}", statistics.get(stat));
-    counters.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 impl Tally {
