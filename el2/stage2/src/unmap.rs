@@ -299,13 +299,12 @@ impl<'a, S: DirtySink> Strip<'a, S> {
     }
 
     fn fit(&self, span: Range) -> Fit {
-        let answer_ends_inside = self.window.end < span.end && self.window.end < self.range.end;
-        if answer_ends_inside && self.page > self.window.start {
-            Fit::Later
-        } else if self.range.covers(span) && !answer_ends_inside {
-            Fit::Whole
-        } else {
-            Fit::Part
+        let is_inside = self.range.covers(span);
+        let answer_ends_first = self.window.end < span.end.min(self.range.end);
+        match (is_inside, answer_ends_first) {
+            (true, false) => Fit::Whole,
+            (true, true) if self.page > self.window.start => Fit::Later,
+            _ => Fit::Part,
         }
     }
 

@@ -395,7 +395,7 @@ impl DirtySink for Words {
     }
 
     fn dirty(&mut self, first: u64, bits: u64) {
-        assert!(first % 64 == 0, "the ranges here are aligned");
+        assert!(first.is_multiple_of(64), "the ranges here are aligned");
         self.0[first as usize / 64] |= bits;
     }
 }
