@@ -256,8 +256,10 @@ fn empty_tables_are_reclaimed() {
     // Some wait until all CPUs have left the firmware: the next call finds that they have.
     guest.reclaim_tables(DATA, TABLES * PAGES).expect("a good range");
     let now = guest.statistics();
-    assert!(now.get(Stat::TablePages) <= before.get(Stat::TablePages) + 1);
-    assert!(now.get(Stat::FreeTablePages) + 1 >= before.get(Stat::FreeTablePages));
+    // The table above them covers more than the range, and stays.
+    let kept = now.get(Stat::TablePages) - before.get(Stat::TablePages);
+    assert!(kept <= 2, "{kept} tables more than before");
+    assert!(now.get(Stat::FreeTablePages) + 2 >= before.get(Stat::FreeTablePages));
     let _again = with_empty_tables(&guest, TABLES);
 }
 

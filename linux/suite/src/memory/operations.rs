@@ -171,7 +171,8 @@ fn move_block(worker: &mut Worker) {
 fn split(worker: &mut Worker) {
     let (ipa, count) = place(&worker.range());
     match worker.guest().split(ipa, count, 0) {
-        Ok(()) | Err(Error::NoMemory) => {}
+        // No table page, or an invalidation of the place is under way.
+        Ok(()) | Err(Error::NoMemory | Error::Retry) => {}
         Err(error) => panic!("split: {error}"),
     }
 }
