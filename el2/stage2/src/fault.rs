@@ -114,7 +114,10 @@ fn relax<E: Env>(env: &E, at: &Position<'_>, ipa: Ipa, access: Access) -> Option
         (granted(old) && !old.is_writable()).then(|| old.writable_again())
     });
     let resolution = match again {
-        Ok(_) => Resolution::Resolved,
+        Ok(_) => {
+            env.count(Stat::WritesLogged, 1);
+            Resolution::Resolved
+        }
         Err(now) if now.leaf_address(at.level).is_none() => return Some(Resolution::Spurious),
         Err(now) if allows(now, access) => Resolution::Spurious,
         Err(_) => return None,

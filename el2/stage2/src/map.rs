@@ -177,8 +177,10 @@ impl Stage2 {
         for slot in &mut reserve.0[..missing] {
             *slot = self.alloc(env);
             if slot.is_none() {
+                // First the search: a page in hand here is none that a second try could count on.
+                let error = self.out_of_tables(env);
                 reserve.give_back(env);
-                return Err(self.out_of_tables(env));
+                return Err(error);
             }
         }
         Ok(reserve)

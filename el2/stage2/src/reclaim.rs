@@ -20,8 +20,8 @@ use crate::sync::{Ordering, Weakness, weakened};
 use crate::walk::{self, Position};
 use verdigris_abi::{Error, Ipa, PAGE_SIZE, Stat};
 
-/// Steps through the tree that one call takes in search of an empty table.
-const SEARCH_STEPS: usize = 256;
+/// Most steps through the tree that one call takes in search of an empty table: some GiB of tables.
+const SEARCH_STEPS: usize = 4096;
 
 impl Stage2 {
     /// Unlinks every empty table whose span has a page of the range, and gives it back once no CPU can
@@ -45,15 +45,27 @@ impl Stage2 {
     pub(crate) fn out_of_tables<E: Env>(&self, env: &E) -> Error {
         let end = self.root.geometry().ipa_bytes() / PAGE_SIZE;
         let mut page = self.next_reclaim.load(Ordering::Relaxed) % end;
+        let mut is_interrupted = false;
         for _ in 0..SEARCH_STEPS {
             match self.reclaim_step(env, page, end) {
                 Some(next) => page = next % end,
-                None => break,
+                None => is_interrupted = true,
+            }
+            is_interrupted |= env.interrupt_pending();
+            if is_interrupted {
+                break;
             }
         }
         // Two CPUs may search the same part: what either finds is found once.
         self.next_reclaim.store(page, Ordering::Relaxed);
-        if self.limbo.reap(env) { Error::NoMemory } else { Error::Retry }
+        let nothing_left = self.limbo.reap(env) && !is_interrupted;
+        // What was on its way before may have arrived by now.
+        match env.alloc() {
+            Some(page) => env.free(page),
+            None if nothing_left => return Error::NoMemory,
+            None => {}
+        }
+        Error::Retry
     }
 
     /// Reclaims the last-level table that has the page, and then the tables above whose span ends with it
