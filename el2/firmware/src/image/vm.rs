@@ -82,6 +82,7 @@ fn slot(handle: VmHandle) -> &'static Slot {
 /// A reference to a live VM, for the length of a call.
 pub struct VmRef {
     vm: &'static Vm,
+    slot: &'static Slot,
     _stay: Option<Stay>,
 }
 
@@ -96,7 +97,7 @@ impl VmRef {
         // SAFETY: the slot is live, so its address is that of an initialised `Vm`, and the count that
         // was just taken keeps it there.
         let vm = unsafe { &*(slot.address.load(Ordering::Relaxed) as *const Vm) };
-        Ok(Self { vm, _stay: Some(Stay::begin(percpu.index.get())) })
+        Ok(Self { vm, slot, _stay: Some(Stay::begin(percpu.index.get())) })
     }
 
     /// Returns the VM itself, which lives as long as this reference: nothing of a table.
@@ -124,7 +125,7 @@ impl Deref for VmRef {
 impl Drop for VmRef {
     fn drop(&mut self) {
         self._stay = None;
-        slot(self.vm.handle).state.fetch_sub(1, Ordering::Release);
+        self.slot.state.fetch_sub(1, Ordering::Release);
     }
 }
 

@@ -53,12 +53,17 @@ impl<'a> Rounds<'a> {
     /// Finds them; `None` where there is nothing to do.
     #[inline]
     pub fn begin(vm: &'a Vm, range: IpaRange) -> Option<Self> {
-        vm.working_sets
-            .any()
-            .then(|| Self(vm.working_sets.using(range).map(|set| set.map(Held::new))))
+        vm.working_sets.any().then(|| Self::find(vm, range))
+    }
+
+    // Out of line, as `note` is: the age of a VM without working sets pays for neither.
+    #[inline(never)]
+    fn find(vm: &'a Vm, range: IpaRange) -> Self {
+        Self(vm.working_sets.using(range).map(|set| set.map(Held::new)))
     }
 
     /// Takes note of a word of young bits: that with this number, of an age of this range.
+    #[inline(never)]
     pub fn note(&self, range: Range, index: usize, young: u64) {
         let start = range.start + index as u64 * 64;
         let pages = Range { start, end: range.end.min(start + 64) };
