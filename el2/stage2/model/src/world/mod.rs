@@ -50,6 +50,8 @@ pub struct World {
     space: Space,
     /// Leaves that are out of the tables and not reported yet.
     parked: Vec<Parked>,
+    /// Pages of parked leaves that this call reported, of whose flags the model isn't sure.
+    mixed_up: Vec<u64>,
     contract: Contract,
     choices: Choices,
     windows: Vec<Window>,
@@ -133,6 +135,7 @@ impl World {
             machine,
             space: Space::default(),
             parked: Vec::new(),
+            mixed_up: Vec::new(),
             contract: Contract::default(),
             choices,
             windows,

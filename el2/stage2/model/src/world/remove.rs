@@ -164,6 +164,7 @@ impl World {
         let removed = std::mem::take(&mut self.machine.record.borrow_mut().removed);
         let warrant = self.warrant_removal(&removal, &removed);
         let mut dirty: Vec<(u64, u64)> = Vec::new();
+        self.mixed_up.clear();
         for leaf in &removed {
             self.take_report(&removal, leaf, &mut dirty);
         }
@@ -219,10 +220,14 @@ impl World {
         let is_exact = mapped.is_some_and(|(_, leaf)| self.is_report_of(&leaf, false, report));
         // Where the same page was mapped anew meanwhile, they differ by their flags, or not at all.
         let parked = self.parked.iter().position(|it| {
-            let unsure = it.is_unsure && !is_exact;
+            let unsure = it.is_unsure && (!is_exact || self.mixed_up.contains(&first));
             it.first == first && is_it(&it.leaf) && self.is_report_of(&it.leaf, unsure, report)
         });
         let leaf = if let Some(index) = parked {
+            // Of two reports of one page either may have been the other's, as far as flags go.
+            if self.parked[index].is_unsure {
+                self.mixed_up.push(first);
+            }
             self.parked.swap_remove(index).leaf
         } else {
             let (_, leaf) = mapped.unwrap_or_else(|| panic!("{report:x?} was never there"));
@@ -237,7 +242,8 @@ impl World {
 
     /// Checks that the descriptor that was reported is the model's.
     pub(super) fn check_report(&self, first: u64, leaf: &Leaf, report: &Removed) {
-        let is_it = self.is_report_of(leaf, self.is_disturbed(first, leaf), report);
+        let unsure = self.is_disturbed(first, leaf) || self.mixed_up.contains(&first);
+        let is_it = self.is_report_of(leaf, unsure, report);
         assert!(is_it, "page {first:#x}: {report:x?} was {leaf:x?}");
     }
 
