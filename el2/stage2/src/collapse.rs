@@ -4,12 +4,12 @@
 //! the last access flags and dirty state of its parts, and the walker may set them up to the invalidation:
 //! a block that stood there before would have missed some. In order:
 //! 1. look, with nothing raised: a table that isn't full of parts of one block is [`Error::Exists`];
-//! 2. take the block's share, raise a mark over its span, wait for the gates: from here on nothing is
-//!    linked or mapped in the table, and no set makes anything there;
+//! 2. take the block's share, raise a quiet mark over its span, wait for the gates: from here on nothing is
+//!    linked or mapped in the table, and what is broken there was before;
 //! 3. look again, then exchange the table for BUSY, and invalidate its span with the level unknown;
 //! 4. *freeze* the leaves, by an exchange each: nobody else changes them any more, and what the exchange
 //!    returned is what the block is made from (flags of any part are flags of the block);
-//! 5. in a gate, make the block, if no other mark and no number since step 3 refuses it.
+//! 5. in a gate, make the block, if no invalidation is under way or has ended since step 3.
 //!
 //! A frozen entry is BUSY and remembers its leaf. So a write-protection or a harvest that had walked to
 //! the table before waits, as it waits for BUSY above: it may not pass by a leaf that comes again. If the
@@ -19,12 +19,11 @@
 //! entry is invalid. That is progress, as it is for set: the guest faults the rest in again.
 //!
 //! The mark is lowered without a number. Nothing was taken from the host, so what it looked up before is
-//! still good; a map that was refused under the mark goes through when it is tried again. A mark that had
-//! to join the hull can't be told from others' marks there: the call is refused.
+//! still good; a map that was refused under the mark goes through when it is tried again. Where no slot is
+//! free for the mark, the call is refused. Of two that collapse the same table, the exchange lets one on.
 //!
 //! One table is the unit of work: up to 512 leaves lie between two looks at pending interrupts.
 
-use crate::contract::{Hold, Verdict};
 use crate::descriptor::{Descriptor, Kind, Level};
 use crate::flush::{self, Span};
 use crate::hardware::{Env, Removed};
@@ -108,21 +107,26 @@ impl Stage2 {
         if let Err(error) = env.acquire(pa, full.level) {
             return Fate::Kept(error);
         }
-        let hold = self.contract.raise(full.span);
-        let fate = self.collapse_under(env, full, pa, &hold);
-        self.contract.withdraw(hold);
+        let fate = match self.contract.raise_quiet(full.span) {
+            Some(hold) => {
+                let fate = self.collapse_under(env, full, pa);
+                self.contract.withdraw(hold);
+                fate
+            }
+            None => Fate::Kept(Error::Retry),
+        };
         if fate != Fate::Made {
             env.release(pa, full.level);
         }
         fate
     }
 
-    fn collapse_under<E: Env>(&self, env: &E, full: &Full<'_>, pa: Pa, hold: &Hold) -> Fate {
+    fn collapse_under<E: Env>(&self, env: &E, full: &Full<'_>, pa: Pa) -> Fate {
         if !weakened(Weakness::CollapseWithoutWait) && !self.contract.wait(env) {
             return Fate::Interrupted;
         }
         let sampled = self.contract.sample();
-        if !self.may_make(env, full, sampled, hold, |_| {}) {
+        if !self.may_make(env, full, sampled, |_| {}) {
             return Fate::Kept(Error::Retry);
         }
         let before = full.block();
@@ -138,8 +142,8 @@ impl Stage2 {
             false => full.freeze(),
         };
         match block.filter(|block| block.leaf_address(full.level) == Some(pa)) {
-            Some(block) => self.make_block(env, full, block, sampled, hold),
-            None => self.link_again(env, full, sampled, hold),
+            Some(block) => self.make_block(env, full, block, sampled),
+            None => self.link_again(env, full, sampled),
         }
     }
 
@@ -161,9 +165,8 @@ impl Stage2 {
         full: &Full<'_>,
         block: Descriptor,
         sampled: u64,
-        hold: &Hold,
     ) -> Fate {
-        let made = self.may_make(env, full, sampled, hold, |entry| {
+        let made = self.may_make(env, full, sampled, |entry| {
             let _ = entry.exchange(broken(), block);
         });
         if !made {
@@ -181,9 +184,9 @@ impl Stage2 {
     }
 
     /// Links the table again, whose leaves have come to differ, or gives them up.
-    fn link_again<E: Env>(&self, env: &E, full: &Full<'_>, sampled: u64, hold: &Hold) -> Fate {
+    fn link_again<E: Env>(&self, env: &E, full: &Full<'_>, sampled: u64) -> Fate {
         full.thaw();
-        let linked = self.may_make(env, full, sampled, hold, |entry| {
+        let linked = self.may_make(env, full, sampled, |entry| {
             let _ = entry.exchange(broken(), full.at.old);
         });
         if !linked {
@@ -213,12 +216,11 @@ impl Stage2 {
         env: &E,
         full: &Full<'_>,
         sampled: u64,
-        hold: &Hold,
         make: impl FnOnce(&crate::Entry),
     ) -> bool {
         let inside = self.contract.enter(env);
-        let verdict = self.contract.check_under(&inside, full.span, sampled, hold);
-        let may = verdict == Verdict::Clear || weakened(Weakness::CollapseUnasked);
+        let may = self.contract.check(&inside, full.span, sampled).lets_make()
+            || weakened(Weakness::CollapseUnasked);
         if may {
             make(full.at.entry());
         }

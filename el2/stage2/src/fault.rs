@@ -64,7 +64,7 @@ impl Stage2 {
         if !self.root.geometry().contains(ipa, 1) {
             return to_host(false);
         }
-        let at = walk::find(env, self.root, ipa);
+        let at = walk::find_surely(env, self.root, ipa);
         let resolution = match (at.old.kind(at.level), kind) {
             (Kind::Busy, _) => Resolution::Spurious,
             (Kind::Invalid | Kind::Table(_), _) => to_host(false),

@@ -3,8 +3,7 @@
 //! Unmapping single pages leaves their table linked, since a map may be about to install into it. So the
 //! way to unlink one is the way of an unmap, without anything to unmap: raise a mark over its span, wait
 //! for the gates, and see whether it still is empty. Then it stays so: under the mark nothing is linked or
-//! mapped there. The mark is lowered without a number, since no mapping is gone; and that it may have to
-//! share the hull does no harm, because nothing is made here.
+//! mapped there. The mark is a quiet one: no mapping is gone, so it is lowered without a number.
 //!
 //! Who finds the pool empty tries the same for a bounded part of the tree, each time from where the last
 //! one ended. What is found can't be used at once: a table is free only when every CPU that is inside EL2
@@ -15,7 +14,7 @@ use crate::descriptor::{Descriptor, Kind, Level};
 use crate::hardware::Env;
 use crate::memory::{Table, TablePage};
 use crate::range::{Outcome, Range};
-use crate::stage2::Stage2;
+use crate::stage2::{Stage2, count_retry};
 use crate::sync::{Ordering, Weakness, weakened};
 use crate::walk::{self, Position};
 use verdigris_abi::{Error, Ipa, PAGE_SIZE, Stat};
@@ -23,16 +22,24 @@ use verdigris_abi::{Error, Ipa, PAGE_SIZE, Stat};
 /// Most steps through the tree that one call takes in search of an empty table: some GiB of tables.
 const SEARCH_STEPS: usize = 4096;
 
+/// What stopped a step: an error, or an interrupt that came while it waited.
+type Stop = Option<Error>;
+
 impl Stage2 {
     /// Unlinks every empty table whose span has a page of the range, and gives it back once no CPU can
     /// hold it any more.
+    ///
+    /// Leaves stay as they are. [`Error::Retry`] while no slot is free for its mark.
     pub fn reclaim_tables<E: Env>(&self, env: &E, range: Range) -> Outcome {
         self.limbo.reap(env);
         let mut page = range.start;
         while page < range.end {
             match self.reclaim_step(env, page, range.end) {
-                Some(next) => page = next.min(range.end),
-                None => break,
+                Ok(next) => page = next.min(range.end),
+                Err(error) => {
+                    count_retry(env, error);
+                    return Outcome { pages: page - range.start, error };
+                }
             }
             if env.interrupt_pending() {
                 break;
@@ -45,20 +52,20 @@ impl Stage2 {
     pub(crate) fn out_of_tables<E: Env>(&self, env: &E) -> Error {
         let end = self.root.geometry().ipa_bytes() / PAGE_SIZE;
         let mut page = self.next_reclaim.load(Ordering::Relaxed) % end;
-        let mut is_interrupted = false;
+        let mut is_stopped = false;
         for _ in 0..SEARCH_STEPS {
             match self.reclaim_step(env, page, end) {
-                Some(next) => page = next % end,
-                None => is_interrupted = true,
+                Ok(next) => page = next % end,
+                Err(_) => is_stopped = true,
             }
-            is_interrupted |= env.interrupt_pending();
-            if is_interrupted {
+            is_stopped |= env.interrupt_pending();
+            if is_stopped {
                 break;
             }
         }
         // Two CPUs may search the same part: what either finds is found once.
         self.next_reclaim.store(page, Ordering::Relaxed);
-        let nothing_left = self.limbo.reap(env) && !is_interrupted;
+        let nothing_left = self.limbo.reap(env) && !is_stopped;
         // What was on its way before may have arrived by now.
         match env.alloc() {
             Some(page) => env.free(page),
@@ -69,8 +76,8 @@ impl Stage2 {
     }
 
     /// Reclaims the last-level table that has the page, and then the tables above whose span ends with it
-    /// or with the range; returns the page after it. `None` if an interrupt came while it waited.
-    fn reclaim_step<E: Env>(&self, env: &E, page: u64, end: u64) -> Option<u64> {
+    /// or with the range; returns the page after it.
+    fn reclaim_step<E: Env>(&self, env: &E, page: u64, end: u64) -> Result<u64, Stop> {
         let next = self.reclaim_at(env, page, Level::L2)?;
         let start = self.root.geometry().start_level();
         for level in [Level::L1, Level::L0].into_iter().filter(|&level| level >= start) {
@@ -78,12 +85,12 @@ impl Stage2 {
                 self.reclaim_at(env, page, level)?;
             }
         }
-        Some(next)
+        Ok(next)
     }
 
     /// Reclaims the table that an entry of a level leads to, if it is empty; returns the page after the
     /// span of the entry where the walk ended.
-    fn reclaim_at<E: Env>(&self, env: &E, page: u64, level: Level) -> Option<u64> {
+    fn reclaim_at<E: Env>(&self, env: &E, page: u64, level: Level) -> Result<u64, Stop> {
         let at = walk::find_down_to(env, self.root, Ipa::from_page(page), level);
         let span = Range::span(page, at.level);
         if let Kind::Table(child) = at.old.kind(at.level)
@@ -91,18 +98,18 @@ impl Stage2 {
         {
             self.reclaim_table(env, &at, child, span)?;
         }
-        Some(span.end)
+        Ok(span.end)
     }
 
-    /// Unlinks a table under a mark, if it is empty then; `None` if an interrupt came while it waited.
+    /// Unlinks a table under a mark, if it is empty then.
     fn reclaim_table<E: Env>(
         &self,
         env: &E,
         at: &Position<'_>,
         child: TablePage,
         span: Range,
-    ) -> Option<()> {
-        let hold = self.contract.raise(span);
+    ) -> Result<(), Stop> {
+        let hold = self.contract.raise_quiet(span).ok_or(Some(Error::Retry))?;
         let waited = weakened(Weakness::ReclaimWithoutWait) || self.contract.wait(env);
         let gone = waited && is_empty(env.table(child)) && self.unlink(env, at, span);
         self.contract.withdraw(hold);
@@ -110,7 +117,7 @@ impl Stage2 {
             self.limbo.retire(env, child);
             env.count(Stat::TablesReclaimed, 1);
         }
-        waited.then_some(())
+        if waited { Ok(()) } else { Err(None) }
     }
 }
 

@@ -12,7 +12,6 @@
 //! 1 GiB block is [`Error::NotSupported`] there, as it is for map.
 
 use crate::attributes::Attributes;
-use crate::contract::Verdict;
 use crate::descriptor::{Descriptor, Kind, Level, needs_break};
 use crate::flush;
 use crate::hardware::{Env, Removed};
@@ -151,7 +150,7 @@ impl Stage2 {
 
     fn make_leaf<E: Env>(&self, env: &E, at: &Position<'_>, set: &Set, new: Descriptor) -> bool {
         let inside = self.contract.enter(env);
-        let clear = self.contract.check(&inside, set.range(), set.sequence) == Verdict::Clear;
+        let clear = self.contract.check(&inside, set.range(), set.sequence).lets_make();
         let new = if clear { new } else { Descriptor::INVALID };
         at.entry().exchange(Descriptor::BUSY, new).is_ok() && clear
     }

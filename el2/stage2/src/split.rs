@@ -39,7 +39,7 @@ enum Fate {
     Split,
     /// It is gone.
     Dropped,
-    /// Another CPU was faster: look again.
+    /// Another CPU was faster, or is at work there and done soon: look again.
     Raced,
     /// It is as it was: an invalidation of what would stay is under way.
     Refused,
@@ -150,9 +150,10 @@ impl Stage2 {
         let sampled = self.contract.sample();
         let direct = page.filter(|_| self.config.bbm2);
         self.batches.begin();
-        let taken = match direct {
-            Some(page) => self.exchange_block(env, at, split, sampled, page),
-            None => split.take(at),
+        let taken = match (direct, page) {
+            (Some(page), _) => self.exchange_block(env, at, split, sampled, page),
+            (None, Some(_)) => self.break_block(env, at, split, sampled),
+            (None, None) => split.take(at),
         };
         if taken.is_ok() {
             self.flush(env, once(Span::leaf(split.span.ipa(), split.level)));
@@ -168,6 +169,21 @@ impl Stage2 {
         fate
     }
 
+    /// Breaks the block, if what stays of it may be made again.
+    ///
+    /// In a gate: whoever takes tables away under a quiet mark waits for it, and then sees the broken entry.
+    fn break_block<E: Env>(
+        &self,
+        env: &E,
+        at: &Position<'_>,
+        split: &mut Split<'_>,
+        sampled: u64,
+    ) -> Result<(), Fate> {
+        let inside = self.contract.enter(env);
+        self.permit_rest(&inside, split, sampled)?;
+        split.take(at)
+    }
+
     /// Exchanges the block for the table, filled from what the block is at that moment.
     fn exchange_block<E: Env>(
         &self,
@@ -180,9 +196,7 @@ impl Stage2 {
         loop {
             split.fill(env, page);
             let inside = self.contract.enter(env);
-            if !self.may_stay(&inside, split, sampled) {
-                return Err(Fate::Refused);
-            }
+            self.permit_rest(&inside, split, sampled)?;
             if weakened(Weakness::SplitByStore) {
                 at.entry().replace(Descriptor::table(page));
                 return Ok(());
@@ -206,7 +220,7 @@ impl Stage2 {
     ) -> bool {
         split.fill(env, page);
         let inside = self.contract.enter(env);
-        let linked = self.may_stay(&inside, split, sampled)
+        let linked = self.rest(&inside, split, sampled).all(Verdict::lets_make)
             && at.entry().exchange(Descriptor::BUSY, Descriptor::table(page)).is_ok();
         drop(inside);
         if linked {
@@ -225,14 +239,32 @@ impl Stage2 {
         Fate::Dropped
     }
 
-    /// Tells, inside a gate, whether what of the block is to stay may be valid.
-    fn may_stay(&self, inside: &Passage<'_>, split: &Split<'_>, sampled: u64) -> bool {
-        let verdict = |rest| match split.own {
+    /// Tells, inside a gate, whether what of the block is to stay may be broken, or linked as a table.
+    fn permit_rest(
+        &self,
+        inside: &Passage<'_>,
+        split: &Split<'_>,
+        sampled: u64,
+    ) -> Result<(), Fate> {
+        let refused = |verdict| match verdict {
+            Verdict::Clear => None,
+            Verdict::Paused => Some(Fate::Raced),
+            Verdict::Refused | Verdict::Forgotten => Some(Fate::Refused),
+        };
+        self.rest(inside, split, sampled).find_map(refused).map_or(Ok(()), Err)
+    }
+
+    /// Returns the verdict on each part of the block that is to stay.
+    fn rest(
+        &self,
+        inside: &Passage<'_>,
+        split: &Split<'_>,
+        sampled: u64,
+    ) -> impl Iterator<Item = Verdict> {
+        split.rest().into_iter().flatten().map(move |rest| match split.own {
             Some(own) => self.contract.check_under(inside, rest, sampled, own),
             None => self.contract.check(inside, rest, sampled),
-        };
-        let clear = |rest| verdict(rest) == Verdict::Clear;
-        split.rest().into_iter().flatten().all(clear)
+        })
     }
 
     /// Counts what happened, and gives back what wasn't used.

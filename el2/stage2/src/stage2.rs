@@ -91,7 +91,7 @@ impl Stage2 {
         if !self.root.geometry().contains(ipa, 1) {
             return None;
         }
-        let at = walk::find(memory, self.root, ipa);
+        let at = walk::find_surely(memory, self.root, ipa);
         at.old.leaf_address(at.level).map(|_| (at.old, at.level))
     }
 

@@ -69,6 +69,10 @@ pub enum Weakness {
     CollapseFromBefore,
     /// Collapse makes the block whatever was begun or ended meanwhile.
     CollapseUnasked,
+    /// A fault that finds nothing doesn't look whether it looked in a table that is gone.
+    FaultLooksOnce,
+    /// A quiet mark drops what was broken before it was raised.
+    QuietIsLoud,
     /// Collapse reads the leaves and leaves them as they are.
     CollapseWithoutFreeze,
     /// A split without a break puts its table in place of whatever the block has become.

@@ -3,6 +3,7 @@
 use crate::descriptor::{Descriptor, Kind, Level};
 use crate::entry::Entry;
 use crate::memory::{Root, Table, TableMemory};
+use crate::sync::{Weakness, weakened};
 use verdigris_abi::Ipa;
 
 /// Where a walk stopped: an entry of a table, its level, and what was read from it.
@@ -33,6 +34,23 @@ impl<'a> Position<'a> {
 /// Finds the entry that decides how `ipa` is translated: a leaf, or one that is invalid.
 pub fn find<M: TableMemory>(memory: &M, root: Root, ipa: Ipa) -> Position<'_> {
     find_down_to(memory, root, ipa, Level::L3)
+}
+
+/// Finds the entry that decides how `ipa` is translated, and where that is invalid makes sure that its
+/// table is still the one: a collapse leaves a table behind in which nothing is valid any more.
+///
+/// The second walk reads the table's link after the entry, and both loads are acquire: so if a table that
+/// is gone was looked at, the second walk ends elsewhere.
+pub fn find_surely<M: TableMemory>(memory: &M, root: Root, ipa: Ipa) -> Position<'_> {
+    let mut at = find(memory, root, ipa);
+    while at.old.kind(at.level) == Kind::Invalid && at.level > root.geometry().start_level() {
+        let again = find(memory, root, ipa);
+        if core::ptr::eq(again.entry(), at.entry()) || weakened(Weakness::FaultLooksOnce) {
+            return at;
+        }
+        at = again;
+    }
+    at
 }
 
 /// Finds the entry for `ipa` at `last`, or the entry above that ends the walk earlier.

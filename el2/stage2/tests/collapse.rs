@@ -269,7 +269,7 @@ fn an_invalidation_under_way_refuses_it() {
 
 #[test]
 #[cfg_attr(miri, ignore = "slow under Miri")]
-fn a_mark_in_the_hull_is_nobodys_own() {
+fn while_all_slots_are_taken_it_is_refused() {
     let (machine, vm) = full();
     let far = |index: u64| vm.range(Ipa(GIB + index * MIB), 1).unwrap();
     for index in 0..17 {

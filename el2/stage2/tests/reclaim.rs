@@ -80,7 +80,7 @@ fn nothing_to_reclaim_costs_nothing() {
 }
 
 #[test]
-fn marks_elsewhere_and_a_full_array_are_no_obstacle() {
+fn while_all_slots_are_taken_it_is_refused() {
     let (machine, vm) = vm();
     let _ = map_now(&machine, &vm, 0, 1);
     unmap(&machine, &vm, 0, 1);
@@ -88,12 +88,14 @@ fn marks_elsewhere_and_a_full_array_are_no_obstacle() {
     for index in 0..17 {
         let _ = vm.invalidate_begin(&machine, far(index), false, 0, &mut NoDirty);
     }
-    assert_eq!(reclaim(&machine, &vm, 0, PAGE), Outcome::done(1));
-    assert_eq!(machine.stat(Stat::TablesReclaimed), 2);
+    assert_eq!(reclaim(&machine, &vm, 0, PAGE), Outcome::stopped(0, Error::Retry));
+    assert_eq!(machine.stat(Stat::TablesReclaimed), 0);
     for index in 0..17 {
         let ended = vm.invalidate_end(&machine, far(index), 1, &mut NoDirty);
         assert_eq!(ended, Outcome::done(1), "the hull still has its begins");
     }
+    assert_eq!(reclaim(&machine, &vm, 0, PAGE), Outcome::done(1));
+    assert_eq!(machine.stat(Stat::TablesReclaimed), 2);
     assert_eq!(map_now(&machine, &vm, 0, 1), Outcome::done(1), "no mark is left");
 }
 

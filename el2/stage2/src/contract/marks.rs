@@ -8,14 +8,17 @@
 //! to. Only a standing mark is found: whatever the host ends on another CPU, the mark of a call in
 //! progress is its own, and an unmap's never stands. The hull may be both, and counts each.
 //!
+//! A mark is *loud*, or *quiet*: that of a call that takes nothing from the host, and only wants no tables and
+//! leaves made under its hands. The hull is always loud; a quiet mark has a slot of its own, or isn't raised.
+//!
 //! A reader may catch a slot half-written. That never hides a mark that was raised before it looked:
 //! - raising stores the end last into an empty slot; a reader that misses either half came before the
 //!   raiser's barrier, and the raiser's wait covers it;
 //! - the hull only grows while it stands, so any mix of old and new bounds covers the old hull;
 //! - a slot is emptied only after the sequence number was published, and every store here is a release:
 //!   a reader that sees anything newer than a mark sees the number that refuses it;
-//! - the mark of a call that took nothing from the host goes without a number. A reader that sees it gone
-//!   sees what the call made of the tables, by the same release.
+//! - a quiet mark goes without a number. A reader that sees it gone sees what the call made of the tables,
+//!   by the same release.
 
 use crate::range::Range;
 use crate::sync::{AtomicU64, Ordering, Weakness, weakened};
@@ -28,9 +31,13 @@ const PLAIN: usize = 1;
 /// The slot of the hull.
 const HULL: usize = PLAIN;
 
+/// In the end of a mark: it is quiet. Beyond all page numbers.
+const QUIET: u64 = 1 << 63;
+
 /// A slot: empty if `start` isn't below `end`.
 struct Mark {
     start: AtomicU64,
+    /// With [`QUIET`], so that a reader sees both or neither.
     end: AtomicU64,
     /// Begins that wait for the host; only read and written under the lock.
     standing: AtomicU64,
@@ -49,8 +56,14 @@ impl Mark {
     }
 
     fn range(&self) -> Range {
+        self.look().0
+    }
+
+    /// Returns the range, and whether the mark is quiet.
+    fn look(&self) -> (Range, bool) {
         let start = self.start.load(Ordering::Acquire);
-        Range { start, end: self.end.load(Ordering::Acquire) }
+        let end = self.end.load(Ordering::Acquire);
+        (Range { start, end: end & !QUIET }, end & QUIET != 0)
     }
 
     fn is_standing(&self) -> bool {
@@ -84,6 +97,15 @@ impl Marks {
         slot
     }
 
+    /// Raises a quiet mark in a slot of its own; `None` if all are taken. Under the lock.
+    pub(super) fn raise_quiet(&self, range: Range) -> Option<usize> {
+        let slot = self.0[..PLAIN].iter().position(Mark::is_free)?;
+        let mark = &self.0[slot];
+        add(&mark.held);
+        mark.store(Range { start: range.start, end: range.end | QUIET });
+        Some(slot)
+    }
+
     /// Takes hold of a begin of that range that stands. Under the lock.
     pub(super) fn take(&self, range: Range) -> Option<usize> {
         let own = |slot: &Mark| slot.is_standing() && slot.range() == range;
@@ -110,18 +132,35 @@ impl Marks {
         }
     }
 
-    /// Tells whether a mark overlaps the range, other than the one in slot `own`. Without the lock.
-    pub(super) fn overlap(&self, range: Range, own: Option<usize>) -> bool {
-        self.0.iter().enumerate().any(|(index, slot)| {
-            let mark = slot.range();
-            mark.start < mark.end && mark.overlaps(range) && Some(index) != own
-        })
+    /// Tells which marks overlap the range, other than the one in slot `own`. Without the lock.
+    pub(super) fn overlap(&self, range: Range, own: Option<usize>) -> Overlap {
+        let mut overlap = Overlap::None;
+        for (index, slot) in self.0.iter().enumerate() {
+            let (mark, quiet) = slot.look();
+            if mark.start < mark.end && mark.overlaps(range) && Some(index) != own {
+                if !quiet {
+                    return Overlap::Loud;
+                }
+                overlap = Overlap::Quiet;
+            }
+        }
+        overlap
     }
 }
 
 /// Tells whether a slot is the hull, which is never one call's own.
 pub(super) const fn is_hull(slot: usize) -> bool {
     slot == HULL
+}
+
+/// What marks lie over a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overlap {
+    None,
+    /// Quiet ones alone.
+    Quiet,
+    /// A loud one, at least.
+    Loud,
 }
 
 /// Counts one more, under the lock.

@@ -13,6 +13,10 @@
 //! installed. *Sequence and mark*: end publishes and then lowers; map reads the marks and then the
 //! sequence. So a map that sees no mark any more sees the number that refuses it.
 //!
+//! Calls that take nothing from the host (collapse, reclaim) raise *quiet* marks. They keep maps out of a
+//! table that is about to go, as begin does, and are lowered without a number. What was broken before one
+//! was raised may be made under it: such a table is left alone. So no mapping is dropped for their sake.
+//!
 //! The number in an exit is sampled before the host looks at its page tables; what the host saw after
 //! that sample is at least as new as every invalidation that the number counts.
 //!
@@ -26,7 +30,7 @@ mod marks;
 pub(crate) use gate::CPUS;
 pub use gate::{Gates, Passage};
 use history::{History, Memory};
-use marks::Marks;
+use marks::{Marks, Overlap};
 
 use crate::hardware::Cpus;
 use crate::range::Range;
@@ -41,6 +45,18 @@ pub enum Verdict {
     Refused,
     /// Refused only because more invalidations ended since than are remembered.
     Forgotten,
+    /// Not now: a call that changes the shape of the tables there is at work, and done soon.
+    Paused,
+}
+
+impl Verdict {
+    /// Tells whether what the caller broke may be made again, if it broke it in a gate with a clear verdict.
+    ///
+    /// A quiet mark may have been raised since. Whoever did waited for that gate, found the broken entry,
+    /// and leaves its table alone.
+    pub fn lets_make(self) -> bool {
+        self == Self::Clear || self == Self::Paused && !weakened(Weakness::QuietIsLoud)
+    }
 }
 
 /// A call's hold on the mark that it works under: nobody else can lower it meanwhile.
@@ -129,8 +145,19 @@ impl Contract {
         self.marks.lower(hold.0);
     }
 
-    /// Lowers the mark of a call under which nothing was taken from the host: what it looked up before is
-    /// as good as it was, so no number is published.
+    /// Raises a quiet mark over the range: map is refused there, and what is between break and make isn't.
+    ///
+    /// For a call that takes nothing from the host and needs that nothing is linked or mapped in a table
+    /// that it found, once [`Self::wait`] returned `true`. `None` while all slots are taken.
+    pub fn raise_quiet(&self, range: Range) -> Option<Hold> {
+        let slot = {
+            let _held = self.lock.lock();
+            self.marks.raise_quiet(range)
+        };
+        slot.map(Hold::new)
+    }
+
+    /// Lowers a quiet mark. What the host looked up before is as good as it was: no number is published.
     pub fn withdraw(&self, hold: Hold) {
         let _held = self.lock.lock();
         self.marks.lower(hold.0);
@@ -142,7 +169,8 @@ impl Contract {
         self.gates.enter(cpus.this_cpu())
     }
 
-    /// Tells, inside a gate, whether entries of `range` may be made valid for a number sampled before.
+    /// Tells, inside a gate, whether entries of `range` may be made valid, or broken to be made again, for a
+    /// number sampled before.
     pub fn check(&self, inside: &Passage<'_>, range: Range, sampled: u64) -> Verdict {
         self.check_but(inside, range, sampled, None)
     }
@@ -171,11 +199,13 @@ impl Contract {
         own: Option<usize>,
     ) -> Verdict {
         let early = weakened(Weakness::MapReadsSwapped).then(|| self.history.sample());
-        if self.marks.overlap(range, own) {
+        let overlap = self.marks.overlap(range, own);
+        if overlap == Overlap::Loud {
             return Verdict::Refused;
         }
         let now = early.unwrap_or_else(|| self.history.sample());
         match self.history.since(range, sampled, now) {
+            Memory::Nothing if overlap == Overlap::Quiet => Verdict::Paused,
             Memory::Nothing => Verdict::Clear,
             Memory::Overlap => Verdict::Refused,
             Memory::Unknown => Verdict::Forgotten,

@@ -8,6 +8,7 @@
 
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use loom::sync::{Arc, Mutex};
+use loom::thread;
 use std::cell::{Cell, RefCell};
 use verdigris_abi::flags::{PROT_READ, PROT_WRITE};
 use verdigris_stage2::sync::{Weakness, weaken};
@@ -21,7 +22,7 @@ const TABLES: u64 = 0x1_0000_0000;
 pub const PAGE: u64 = 4096;
 
 pub struct Shared {
-    tables: [Table; 2],
+    tables: Vec<Table>,
     pub vm: Stage2,
     /// A TLB holds the translation of page 0.
     pub cached: AtomicBool,
@@ -29,6 +30,9 @@ pub struct Shared {
     pub tlb: Option<Mutex<bool>>,
     /// The last-level table was given back to the pool.
     pub freed: AtomicBool,
+    /// The hardware is in the middle of a walk: an invalidation is complete only after it. `None` in
+    /// scenarios without one.
+    pub walking: Option<AtomicBool>,
     presence: [AtomicU64; 3],
 }
 
@@ -40,6 +44,8 @@ pub struct Cpu {
     pool: RefCell<Vec<u64>>,
     issued: Cell<bool>,
     pub removed: Cell<u64>,
+    /// Shares taken less shares given back.
+    pub shares: Cell<i64>,
 }
 
 impl Shared {
@@ -55,21 +61,37 @@ impl Shared {
     }
 
     fn with(config: Config, tlb: Option<Mutex<bool>>) -> Arc<Self> {
+        let shared = Self::empty(config, 2, tlb, false);
+        let boot = Cpu::new(&shared, 0, 1);
+        boot.give_page(1);
+        assert_eq!(boot.map(1, 0), Outcome::done(1));
+        shared
+    }
+
+    /// Makes a VM with nothing but its root, which is the first table.
+    pub fn empty(
+        config: Config,
+        table_count: usize,
+        tlb: Option<Mutex<bool>>,
+        has_walker: bool,
+    ) -> Arc<Self> {
         let table = || std::array::from_fn(|_| Entry::new(Descriptor::INVALID));
         // SAFETY: page 0 of the tables is never handed out.
         let root = unsafe { Root::new(Pa(TABLES), Geometry::tiny()) };
-        let shared = Arc::new(Self {
-            tables: [table(), table()],
+        Arc::new(Self {
+            tables: (0..table_count).map(|_| table()).collect(),
             vm: Stage2::new(root, config),
             cached: AtomicBool::new(false),
             tlb,
             freed: AtomicBool::new(false),
+            walking: has_walker.then(|| AtomicBool::new(false)),
             presence: std::array::from_fn(|_| AtomicU64::new(0)),
-        });
-        let boot = Cpu::new(&shared, 0, 1);
-        boot.pool.borrow_mut().push(1);
-        assert_eq!(boot.map(1, 0), Outcome::done(1));
-        shared
+        })
+    }
+
+    /// Reads an entry of any table.
+    pub fn entry_of(&self, table: usize, index: usize) -> &Entry {
+        &self.tables[table][index]
     }
 
     /// Reads the entry of a page in the last-level table.
@@ -108,7 +130,17 @@ impl Cpu {
             pool: RefCell::default(),
             issued: Cell::new(false),
             removed: Cell::new(0),
+            shares: Cell::new(0),
         }
+    }
+
+    /// Puts a page into the pool that this CPU takes tables from.
+    pub fn give_page(&self, index: u64) {
+        self.pool.borrow_mut().push(index);
+    }
+
+    pub fn free_pages(&self) -> usize {
+        self.pool.borrow().len()
     }
 
     /// Asks for a page, with a number that was sampled before.
@@ -179,7 +211,8 @@ impl PageSource for Cpu {
         Some(unsafe { TablePage::new(Pa(TABLES + index * PAGE)) })
     }
 
-    fn free(&self, _: TablePage) {
+    fn free(&self, page: TablePage) {
+        self.give_page((page.pa().0 - TABLES) / PAGE);
         self.shared.freed.store(true, Ordering::Relaxed);
     }
 }
@@ -209,6 +242,11 @@ impl Tlb for Cpu {
             self.shared.cached.store(false, Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
+        if let Some(walking) = &self.shared.walking {
+            while walking.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+        }
     }
     fn repeat(&self) {}
     fn isb(&self) {}
@@ -237,11 +275,15 @@ impl Cpus for Cpu {
 
 impl Shares for Cpu {
     fn acquire(&self, _: Pa, _: Level) -> Result<(), Error> {
+        self.shares.set(self.shares.get() + 1);
         Ok(())
     }
-    fn release(&self, _: Pa, _: Level) {}
-    fn removed(&self, _: &Removed) {
+    fn release(&self, _: Pa, _: Level) {
+        self.shares.set(self.shares.get() - 1);
+    }
+    fn removed(&self, leaf: &Removed) {
         self.removed.set(self.removed.get() + 1);
+        self.release(leaf.pa, leaf.level);
     }
 }
 
