@@ -2,8 +2,10 @@
 //!
 //! The invariant: **a sum over all VMs never falls**, whatever VMs end meanwhile. So counters don't live
 //! in a VM's own memory: each handle has a row of them here that only grows, over all VMs that ever had
-//! the handle, and a VM remembers where its row stood when it began. The two gauges (table pages in use,
-//! pages mapped) go back to where they stood, because a VM that ends unmaps everything.
+//! the handle, and a VM remembers where its row stood when it began. The three gauges (table pages in use
+//! and free, pages mapped) go back to where they stood, because a VM that ends unmaps everything and gives
+//! its pages back. To read them costs the same however many VMs there are, so that whoever measures calls
+//! by the counter of EL2's instructions can subtract it.
 
 use core::array;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +14,7 @@ use verdigris_abi::{MAX_VMS, Stat};
 use verdigris_core::call::VmHandle;
 
 use super::percpu::PerCpu;
-use super::{counter, vm, vmids};
+use super::{counter, vmids};
 
 /// The counters of one handle.
 #[repr(align(64))]
@@ -63,7 +65,6 @@ pub fn total(stat: Stat, percpu: &PerCpu) -> u64 {
     match stat {
         Stat::El2Instructions => counter::instructions(percpu),
         Stat::VmidRollovers => vmids::rollovers(),
-        Stat::FreeTablePages => vm::free_table_pages(percpu),
         Stat::TablePagesPerGib => per_gib(sum(Stat::TablePages), sum(Stat::PagesMapped)),
         _ => sum(stat),
     }
@@ -72,7 +73,7 @@ pub fn total(stat: Stat, percpu: &PerCpu) -> u64 {
 /// Reads a gauge that may be counted down, for a moment, before it was counted up: a leaf that one CPU
 /// maps can be unmapped on another before the first has counted it.
 fn not_negative(stat: Stat, value: u64) -> u64 {
-    let gauge = matches!(stat, Stat::TablePages | Stat::PagesMapped);
+    let gauge = matches!(stat, Stat::TablePages | Stat::FreeTablePages | Stat::PagesMapped);
     if gauge && value.cast_signed() < 0 { 0 } else { value }
 }
 

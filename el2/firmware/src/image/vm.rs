@@ -43,7 +43,6 @@ pub struct Vm {
     pub working_sets: WorkingSets,
     /// Free table pages, linked through their first words.
     free: SpinMutex<u64>,
-    free_pages: AtomicUsize,
     /// Pages that were donated and have not been given back, regions included.
     donated_pages: AtomicUsize,
     /// How far the end of the VM has come in unmapping, in pages, or [`NOT_BEGUN`].
@@ -218,7 +217,6 @@ impl Vm {
             vcpus: array::from_fn(|_| AtomicU64::new(0)),
             working_sets: WorkingSets::new(),
             free: SpinMutex::new(0),
-            free_pages: AtomicUsize::new(0),
             donated_pages: AtomicUsize::new(region_pages as usize),
             unmapped_pages: AtomicU64::new(NOT_BEGUN),
             region,
@@ -249,7 +247,6 @@ impl Vm {
     pub fn statistic(&self, stat: Stat) -> u64 {
         let get = |stat| self.statistics.get(stat);
         match stat {
-            Stat::FreeTablePages => self.free_pages.load(Ordering::Relaxed) as u64,
             Stat::TablePagesPerGib => per_gib(get(Stat::TablePages), get(Stat::PagesMapped)),
             _ => get(stat),
         }
@@ -291,7 +288,7 @@ impl Vm {
         let page = (*free != 0).then_some(*free)?;
         // SAFETY: a page in the list belongs to this VM's pool and to nobody else.
         *free = unsafe { (page as *const u64).read() };
-        self.free_pages.fetch_sub(1, Ordering::Relaxed);
+        self.count(Stat::FreeTablePages, u64::MAX);
         Some(Pa(page))
     }
 
@@ -301,7 +298,7 @@ impl Vm {
         // SAFETY: the page belongs to this VM, and its last user gave it up.
         unsafe { (page.0 as *mut u64).write(*free) };
         *free = page.0;
-        self.free_pages.fetch_add(1, Ordering::Relaxed);
+        self.count(Stat::FreeTablePages, 1);
     }
 
     /// Takes note of pages that were donated, for a vCPU or a working set.
@@ -380,10 +377,4 @@ impl Vm {
         }
         true
     }
-}
-
-/// Returns how many free table pages all live VMs have.
-pub fn free_table_pages(percpu: &PerCpu) -> u64 {
-    let live = (1..=MAX_VMS as u16).filter_map(|handle| VmRef::get(VmHandle(handle), percpu).ok());
-    live.map(|vm| vm.statistic(Stat::FreeTablePages)).sum()
 }
