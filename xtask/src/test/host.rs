@@ -13,6 +13,8 @@ const LOOM: &[(&str, &[&str], &[&str])] = &[
     ("verdigris-stage2", &["--test", "loom_*"], &[]),
     ("verdigris-core", &["--lib"], &["concurrency", "interleavings"]),
 ];
+/// Random operations in each configuration; `VERDIGRIS_STEPS` asks for another number.
+const PROPERTY_STEPS: &str = "12000";
 /// The crate whose unsafe code is tested under Miri; the others that run on this machine have none.
 const MIRI_CRATE: &str = "verdigris-stage2";
 /// Its tests, in two groups of like length that run side by side. Those that fill the tables of a
@@ -58,6 +60,15 @@ pub fn loom(_: &Context, tally: &mut Tally) -> Result<()> {
         count(&format!("running the loom tests of {name}"), cargo.arg("--").args(*words), tally)?;
     }
     Ok(())
+}
+
+/// Runs the stage-2 engine against its model, for long, in a seed that is printed with a failure.
+pub fn property(_: &Context, tally: &mut Tally) -> Result<()> {
+    let steps = std::env::var("VERDIGRIS_STEPS").unwrap_or_else(|_| PROPERTY_STEPS.to_owned());
+    let mut cargo = cargo();
+    cargo.env("VERDIGRIS_STEPS", steps).args(["test", "--release", "--no-fail-fast"]);
+    cargo.args(["--package", "verdigris-stage2-model", "--test", "property"]);
+    count("running random operations against the model", &mut cargo, tally)
 }
 
 /// Runs tests under Miri, with strict provenance.

@@ -77,6 +77,11 @@ const PARTS: &[Part] = &[
     ),
     part("docs", "the reference has a section for every call", Function(texts::docs)),
     part("host", "the tests of every crate, on this machine", Function(host::crates)),
+    part(
+        "property",
+        "the stage-2 engine against its model: random operations in each configuration",
+        Function(host::property),
+    ),
     part("loom", "the memory-ordering tests, in every interleaving", Function(host::loom)),
     part("miri", "the tests that Miri can run: no undefined behaviour", Function(host::miri)),
     part("image", "the instructions of the release image", Function(image::test)),

@@ -15,7 +15,7 @@ fn number(name: &str) -> Option<u64> {
 
 fn run(configuration: u32) {
     let settings = Settings::numbered(configuration);
-    let steps = number("VERDIGRIS_STEPS").unwrap_or(if cfg!(miri) { 30 } else { 3000 });
+    let steps = number("VERDIGRIS_STEPS").unwrap_or(if cfg!(miri) { 30 } else { 1000 });
     let seed = number("VERDIGRIS_SEED").unwrap_or(0x5eed) + u64::from(configuration);
     let mut world = World::new(settings, Choices::seeded(seed));
     let whole = || {

@@ -50,8 +50,9 @@ pub struct World {
     space: Space,
     /// Leaves that are out of the tables and not reported yet.
     parked: Vec<Parked>,
-    /// Pages of parked leaves that this call reported, of whose flags the model isn't sure.
-    mixed_up: Vec<u64>,
+    /// Pages that were parked with flags of which the model isn't sure: of two reports of one such page
+    /// either may be the other's, as far as flags go.
+    mixed_up: BTreeSet<u64>,
     contract: Contract,
     choices: Choices,
     windows: Vec<Window>,
@@ -135,7 +136,7 @@ impl World {
             machine,
             space: Space::default(),
             parked: Vec::new(),
-            mixed_up: Vec::new(),
+            mixed_up: BTreeSet::new(),
             contract: Contract::default(),
             choices,
             windows,

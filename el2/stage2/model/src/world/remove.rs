@@ -164,7 +164,6 @@ impl World {
         let removed = std::mem::take(&mut self.machine.record.borrow_mut().removed);
         let warrant = self.warrant_removal(&removal, &removed);
         let mut dirty: Vec<(u64, u64)> = Vec::new();
-        self.mixed_up.clear();
         for leaf in &removed {
             self.take_report(&removal, leaf, &mut dirty);
         }
@@ -224,10 +223,6 @@ impl World {
             it.first == first && is_it(&it.leaf) && self.is_report_of(&it.leaf, unsure, report)
         });
         let leaf = if let Some(index) = parked {
-            // Of two reports of one page either may have been the other's, as far as flags go.
-            if self.parked[index].is_unsure {
-                self.mixed_up.push(first);
-            }
             self.parked.swap_remove(index).leaf
         } else {
             let (_, leaf) = mapped.unwrap_or_else(|| panic!("{report:x?} was never there"));
@@ -319,6 +314,9 @@ impl World {
             assert!(self.machine.record.borrow().interrupted || removal.sink.capacity != 0);
             self.space.remove(first);
             let is_unsure = self.is_disturbed(first, &leaf);
+            if is_unsure {
+                self.mixed_up.insert(first);
+            }
             self.parked.push(Parked { first, leaf, is_unsure });
         }
         let overdue = self.parked.iter().find(|it| removal.answers(it.first));
