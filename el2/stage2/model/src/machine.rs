@@ -358,6 +358,7 @@ impl verdigris_stage2::Shares for Machine {
 impl Counters for Machine {
     fn count(&self, stat: Stat, amount: u64) {
         let counter = &self.stats[stat as usize];
-        counter.set(counter.get() + amount);
+        // Gauges are counted down by adding a negative number.
+        counter.set(counter.get().wrapping_add(amount));
     }
 }
