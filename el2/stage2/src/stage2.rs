@@ -22,7 +22,8 @@ use crate::hardware::{Counters, Env};
 use crate::limbo::Limbo;
 use crate::memory::{Root, TableMemory, TablePage};
 use crate::range::Range;
-use crate::sync::{AtomicU64, Weakness, weakened};
+use crate::reclaim::Search;
+use crate::sync::{Weakness, weakened};
 use crate::walk;
 use verdigris_abi::{Error, Ipa, PAGE_SIZE, Pa, Stat};
 
@@ -41,8 +42,7 @@ pub struct Stage2 {
     pub(crate) parked: Parked,
     pub(crate) orphans: Orphans,
     pub(crate) limbo: Limbo,
-    /// The page from which the next search for an empty table goes on.
-    pub(crate) next_reclaim: AtomicU64,
+    pub(crate) search: Search,
 }
 
 impl Stage2 {
@@ -57,7 +57,7 @@ impl Stage2 {
             parked: Parked::new(),
             orphans: Orphans::new(),
             limbo: Limbo::new(),
-            next_reclaim: AtomicU64::new(0),
+            search: Search::new(),
         }
     }
 

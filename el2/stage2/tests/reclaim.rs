@@ -132,3 +132,18 @@ fn who_finds_the_pool_empty_reclaims_and_tries_again() {
     assert_eq!(map_now(&machine, &vm, 10 * MIB, 1), none, "all that are left are in use");
     assert_eq!(all_leaves(&machine, 40, 1).len(), 3);
 }
+
+/// A host whose timer ticks faster than the tree can be searched still gets its answer.
+#[test]
+fn interrupts_delay_the_answer_that_there_is_no_memory_and_no_more() {
+    let (machine, vm) = vm();
+    for index in 0..8 {
+        assert_eq!(map_now(&machine, &vm, index * 2 * MIB, 1), Outcome::done(1));
+    }
+    machine.keep_free(0);
+    machine.interrupt_after.set(Some(0));
+    let none = Outcome::stopped(0, Error::NoMemory);
+    let tries = (1..=20_000).find(|_| map_now(&machine, &vm, 16 * MIB, 1) == none);
+    assert!(tries.expect("an answer") > 8, "an interrupt stops the search after a step");
+    assert_eq!(all_leaves(&machine, 40, 1).len(), 8, "nothing else changed");
+}

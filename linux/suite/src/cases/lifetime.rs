@@ -9,7 +9,7 @@ use std::time::Duration;
 use verdigris_abi::{Error, PAGE_SIZE, Stat, call, flags};
 use verdigris_guest::{pattern, program, touch};
 
-use super::support::{bytes, spread};
+use super::support::{bytes, settled, spread};
 use crate::firmware::{PageState, host_reset, layout, page_state, until_none_left, whole_range};
 use crate::guest::{DATA, Guest};
 use crate::ktap::test_table;
@@ -122,25 +122,25 @@ fn reset_gives_everything_back() {
 fn out_of_table_pages() {
     let vm = Vm::bare(IPA_BITS).expect("a VM");
     let page = Pages::single(1);
-    assert_eq!(vm.map(DATA, page.address(0), 1, RW, 0), Err(Error::NoMemory));
+    let map = |ipa| settled(|| vm.map(ipa, page.address(0), 1, RW, 0));
+    assert_eq!(map(DATA), Err(Error::NoMemory));
     assert_eq!(page_state(page.address(0)), PageState::FREE, "a refused map shared the page");
     vm.donate(4);
-    vm.map(DATA, page.address(0), 1, RW, 0).expect("mended by donating");
+    map(DATA).expect("mended by donating");
     // One page every 2 MiB wants a table each.
     let gap = 2 << 20;
-    let mapped =
-        (1..100).take_while(|index| match vm.map(DATA + index * gap, page.address(0), 1, RW, 0) {
-            Ok(()) => true,
-            Err(error) => {
-                assert_eq!(error, Error::NoMemory);
-                false
-            }
-        });
+    let mapped = (1..100).take_while(|index| match map(DATA + index * gap) {
+        Ok(()) => true,
+        Err(error) => {
+            assert_eq!(error, Error::NoMemory);
+            false
+        }
+    });
     let mapped = mapped.count() as u64;
     assert!(mapped < 8, "{mapped} tables of 4 pages");
     assert_eq!(page_state(page.address(0)).shares, 1 + mapped);
     vm.donate(4);
-    vm.map(DATA + (mapped + 1) * gap, page.address(0), 1, RW, 0).expect("mended by donating");
+    map(DATA + (mapped + 1) * gap).expect("mended by donating");
 }
 
 /// Tables that become empty are used again: a VM doesn't eat table pages for ever.

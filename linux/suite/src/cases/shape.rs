@@ -3,7 +3,7 @@
 use verdigris_abi::{Error, Stat, Status, call, flags};
 use verdigris_guest::{program, touch};
 
-use super::support::{assert_bits, bytes, spread, vcpus_at_once};
+use super::support::{assert_bits, bytes, settled, spread, vcpus_at_once};
 use crate::firmware::{PageState, page_state};
 use crate::guest::{DATA, Guest, Spinner};
 use crate::ktap::test_table;
@@ -104,7 +104,7 @@ fn split_without_tables() {
     let (guest, _block) = with_block(1);
     guest.cpu(0).call(program::FILL, &[DATA, bytes(512), 6]);
     starve(&guest);
-    assert_eq!(guest.split(DATA, PAGES, 0), Err(Error::NoMemory));
+    assert_eq!(settled(|| guest.split(DATA, PAGES, 0)), Err(Error::NoMemory));
     assert_eq!(guest.cpu(0).call(program::CHECK, &[DATA, bytes(512), 6])[0], 0, "untouched");
     assert!(is_one_leaf(&guest));
     guest.donate(1);
@@ -292,10 +292,7 @@ fn want_of_tables_reclaims_empty_ones() {
     let page = Pages::single(1);
     for index in 0..100 {
         let at = DATA + index * (2 << 20);
-        // RETRY says that table pages are on their way to the pool.
-        let map = || guest.map(at, page.address(0), 1, RW, guest.sequence(0));
-        let result = (0..8).map(|_| map()).find(|result| *result != Err(Error::Retry));
-        let result = result.unwrap_or(Err(Error::Retry));
+        let result = settled(|| guest.map(at, page.address(0), 1, RW, guest.sequence(0)));
         result.unwrap_or_else(|error| panic!("map {index}: {error}"));
         guest.unmap(at, 1).expect("a mapping");
     }

@@ -51,3 +51,16 @@ pub fn assert_bits(bits: &[bool], what: &str, rule: impl Fn(usize) -> bool) {
         bits.len()
     );
 }
+
+/// Makes a call until it answers something else than RETRY: while table pages are on their way to the
+/// pool, or a tick of the clock stopped the search for them.
+pub fn settled<T>(mut call: impl FnMut() -> Status<T>) -> Status<T> {
+    const TRIES: usize = 10_000;
+    for _ in 0..TRIES {
+        match call() {
+            Err(Error::Retry) => {}
+            answer => return answer,
+        }
+    }
+    Err(Error::Retry)
+}
