@@ -10,6 +10,7 @@
 //! lacking) the model asks the walker which way it went, and checks that there was a reason.
 
 mod age;
+mod collapse;
 mod compare;
 mod contract;
 mod guest;
@@ -17,6 +18,7 @@ mod harvest;
 mod judge;
 mod map;
 mod protect;
+mod reclaim;
 mod remove;
 mod set;
 mod split;
@@ -177,6 +179,8 @@ impl World {
             49 => self.rest(),
             50..=52 => self.harvest(),
             53 => self.split(),
+            54..=55 => self.collapse(),
+            56 => self.reclaim(),
             _ => self.guest(),
         }
         self.conclude();

@@ -7,7 +7,7 @@ use crate::walker::{bits, pages};
 use verdigris_stage2::{Outcome, Removed};
 
 /// A table that was linked before a call: its level, the first page of its span, its address.
-type Linked = (u32, u64, u64);
+pub(super) type Linked = (u32, u64, u64);
 
 /// A call that takes away, and how far it came.
 struct Removal {
