@@ -36,7 +36,7 @@ pub struct Search {
 
 impl Search {
     /// Makes a search that has not begun.
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self { next: AtomicU64::new(0), barren: AtomicU64::new(0) }
     }
 }
