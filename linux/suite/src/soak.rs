@@ -8,11 +8,11 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use verdigris_abi::Stat;
+use verdigris_abi::{Stat, flags};
 
 use crate::cases::hotplug_switch;
-use crate::firmware::{PageState, Statistics, page_state};
-use crate::memory::{self, ALL, Limits, Memory, Operation, Report, Size};
+use crate::firmware::{Features, PageState, Statistics, page_state};
+use crate::memory::{self, ALL, Duty, Limits, Memory, Report, Size};
 use crate::pages::Pages;
 use crate::sys;
 
@@ -20,6 +20,8 @@ const SIZE: Size = Size { loose_blocks: 2, blocks: 6, vcpus: 3, table_pages: 16 
 /// Workers that only take pages away, and those that do everything.
 const UNMAPPERS: usize = 2;
 const WORKERS: usize = 3;
+/// What lets the others come to something, and the guest to memory that stays for a while.
+const UNMAPPERS_PAUSE: Duration = Duration::from_millis(100);
 /// Seconds between two lines of progress, and ticks between two changes of CPUs.
 const LINE_SECONDS: u64 = 5;
 const HOTPLUG_TICKS: u32 = 10;
@@ -49,13 +51,33 @@ const TOLD: [Stat; 20] = [
     Stat::VmidRollovers,
 ];
 
+/// Counters that must have moved; below, those that do so only without a feature, or with one.
+const MOVED: [Stat; 11] = [
+    Stat::FaultTranslation,
+    Stat::FaultPermission,
+    Stat::LeavesMapped,
+    Stat::LeavesUnmapped,
+    Stat::LeavesSet,
+    Stat::LeavesProtected,
+    Stat::LeavesYoung,
+    Stat::LeavesDirty,
+    Stat::BlocksSplit,
+    Stat::BlocksCollapsed,
+    Stat::TablesReclaimed,
+];
+const MOVED_WITHOUT: [(Stat, u64); 2] = [
+    (Stat::FaultAccessFlag, flags::FEATURE_HW_ACCESS_FLAG),
+    (Stat::WritesLogged, flags::FEATURE_HW_DIRTY),
+];
+const MOVED_WITH: [(Stat, u64); 1] = [(Stat::FlushesSkipped, flags::FEATURE_FLUSH_EPOCH)];
+
 /// Soaks for some seconds.
 pub fn run(seconds: u64) -> ExitCode {
     let before = Statistics::read(0);
     let memory = Memory::new(Size { vcpus: SIZE.vcpus.min(sys::cpus().len()), ..SIZE });
-    let everything: Vec<&Operation> = ALL.iter().collect();
-    let mut workers = vec![memory::named(UNMAPPING); UNMAPPERS];
-    workers.extend(vec![everything; WORKERS]);
+    let unmapping = Duty { operations: memory::named(UNMAPPING), pause: UNMAPPERS_PAUSE };
+    let mut workers = vec![unmapping; UNMAPPERS];
+    workers.extend(vec![Duty::of(ALL.iter().collect()); WORKERS]);
     let mut hotplug = Hotplug::new();
     let mut next_line = LINE_SECONDS;
     let mut tick = |report: &Report| {
@@ -70,12 +92,13 @@ pub fn run(seconds: u64) -> ExitCode {
     hotplug.bring_back();
     print(&report, &before, &hotplug);
     check_returned(memory, &before);
+    check_done(&report, &before);
     println!("soak: every byte is right, and all that was lent is back");
     ExitCode::SUCCESS
 }
 
 fn line(report: &Report) -> String {
-    let calls: u64 = report.calls().map(|(_, count)| count).sum();
+    let calls: u64 = report.calls().map(|(_, count)| count.all).sum();
     let seconds = report.elapsed().as_secs();
     let (faults, rounds) = (report.faults(), report.rounds());
     format!("{seconds} s: {calls} operations, {faults} faults, {rounds} rounds of the guest")
@@ -84,7 +107,7 @@ fn line(report: &Report) -> String {
 fn print(report: &Report, before: &Statistics, hotplug: &Hotplug) {
     println!("soak: in {}", line(report));
     for (name, count) in report.calls() {
-        println!("  {count:>9} {name}");
+        println!("  {:>9} {name}, {} of them with something to do", count.all, count.fruitful);
     }
     println!("  {:>9} CPUs taken away and brought back", hotplug.changes);
     let now = Statistics::read(0);
@@ -92,6 +115,18 @@ fn print(report: &Report, before: &Statistics, hotplug: &Hotplug) {
         let name = verdigris_abi::STAT_NAMES[stat as usize];
         println!("  {:>9} {name}", now.since(before, stat));
     }
+}
+
+/// Fails if an operation never found what it works on, or the firmware never did what it asks for.
+fn check_done(report: &Report, before: &Statistics) {
+    let idle: Vec<_> = report.calls().filter(|(_, count)| count.fruitful == 0).collect();
+    assert!(idle.is_empty(), "never done with something to do: {idle:?}");
+    let (now, features) = (Statistics::read(0), Features::read());
+    let without = MOVED_WITHOUT.iter().filter(|(_, feature)| !features.has(*feature));
+    let with = MOVED_WITH.iter().filter(|(_, feature)| features.has(*feature));
+    let expected = MOVED.iter().chain(without.chain(with).map(|(stat, _)| stat));
+    let still: Vec<_> = expected.filter(|stat| now.since(before, **stat) == 0).collect();
+    assert!(still.is_empty(), "the firmware never counted {still:?}");
 }
 
 /// Ends the VM, and looks for what is not as it was.

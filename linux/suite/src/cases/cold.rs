@@ -10,7 +10,7 @@ use super::support::{bytes, spread, vcpus_at_once};
 use crate::firmware::{Features, Statistics};
 use crate::guest::{DATA, Guest};
 use crate::ktap::test_table;
-use crate::memory::{self, Limits, Memory, Size};
+use crate::memory::{self, Duty, Limits, Memory, Size};
 use crate::pages::Pages;
 use crate::vm::RW;
 
@@ -226,8 +226,8 @@ fn protect_after_age_without_flush() {
 fn reclaim_while_guests_run() {
     let vcpus = vcpus_at_once().min(2);
     let memory = Memory::new(Size { loose_blocks: 1, blocks: 1, vcpus, table_pages: 64 });
-    let cold = memory::named(&["reclaim cold pages"]);
-    let others = memory::named(&["move a page", "harvest and copy", "age"]);
+    let cold = Duty::of(memory::named(&["reclaim cold pages"]));
+    let others = Duty::of(memory::named(&["move a page", "harvest and copy", "age"]));
     let duration = Duration::from_secs(3);
     let limits = Limits { duration, workers: vec![cold, others], tick: &mut |_| () };
     let report = memory::run(&memory, limits);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::support::vcpus_at_once;
 use crate::ktap::test_table;
-use crate::memory::{Limits, Memory, Size, named, run};
+use crate::memory::{Duty, Limits, Memory, Size, named, run};
 
 test_table! { "suite", 60:
     migration, migration_while_ageing, migration_while_protecting, migration_while_unmapping,
@@ -18,13 +18,13 @@ const DURATION: Duration = Duration::from_secs(2);
 /// Migrates: one worker harvests and copies, each of the others does one of the operations.
 fn migrate_while(operations: &[&str]) {
     let memory = Memory::new(Size { vcpus: vcpus_at_once().min(SIZE.vcpus), ..SIZE });
-    let mut workers = vec![named(&["harvest and copy"])];
-    workers.extend(operations.iter().map(|name| named(&[name])));
+    let mut workers = vec![Duty::of(named(&["harvest and copy"]))];
+    workers.extend(operations.iter().map(|name| Duty::of(named(&[name]))));
     let mut tick = |_: &_| ();
     let report = run(&memory, Limits { duration: DURATION, workers, tick: &mut tick });
     println!("{} rounds of the guest, {} faults", report.rounds(), report.faults());
-    report.calls().for_each(|(name, count)| println!("{count:>6} {name}"));
-    let idle = report.calls().filter(|(name, count)| operations.contains(name) && *count == 0);
+    report.calls().for_each(|(name, count)| println!("{:>6} {name}", count.all));
+    let idle = report.calls().filter(|(name, count)| operations.contains(name) && count.all == 0);
     assert_eq!(idle.count(), 0, "an operation was never done");
     assert!(report.rounds() > 0, "the guest did nothing");
 }

@@ -11,11 +11,13 @@ use crate::pages::Pages;
 
 impl Memory {
     /// Copies what was written in a range: as harvesting tells now, or other calls have told before.
-    pub fn harvest_and_copy(&self, pages: Range<usize>, to: Bits) {
+    /// Tells whether harvesting told of any.
+    pub fn harvest_and_copy(&self, pages: Range<usize>, to: Bits) -> bool {
         let count = pages.len() as u64;
         let dirty = self.guest.harvest_to(Self::ipa(pages.start), count, to);
         self.note_dirty(pages.start, &dirty);
         pages.for_each(|page| self.copy_if_dirty(page));
+        dirty.contains(&true)
     }
 
     fn copy_if_dirty(&self, page: usize) {

@@ -52,6 +52,24 @@ impl Memory {
         Leaf { page, page_count: 1, flags: permissions }
     }
 
+    /// Maps pages of one leader that aren't there, all with the same rights, as far as that can be done now. The
+    /// caller holds the lock for mapping.
+    pub fn fill(&self, first: usize, page_count: usize) {
+        let sequence = self.sequence();
+        let address = self.frames.address(self.frame(first));
+        match self.guest.map(Self::ipa(first), address, page_count as u64, RW, sequence) {
+            // A block is there; it was invalidated since; no table page.
+            Ok(()) | Err(Error::Exists | Error::Retry | Error::NoMemory) => {}
+            Err(error) => panic!("{page_count} pages from {first} can't be mapped: {error}"),
+        }
+    }
+
+    /// Maps what is missing of a block.
+    pub fn fill_block(&self, first: usize) {
+        let _mapping = self.lock(&self.slot(first).mapping);
+        self.fill(first, BLOCK_PAGES);
+    }
+
     /// Makes table pages free: out of the VM's empty tables, or new ones.
     fn find_tables(&self, random: &mut Random) {
         if random.below(2) == 0 {

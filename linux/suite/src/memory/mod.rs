@@ -25,7 +25,7 @@ use crate::pages::{PAGE, Pages};
 use crate::vm::{IPA_BITS, RW, Vm};
 
 pub use operations::{ALL, Operation, named};
-pub use run::{Limits, Report, run};
+pub use run::{Duty, Limits, Report, run};
 
 /// Pages of a block, and their log2.
 pub const BLOCK_PAGES: usize = 1 << BLOCK_ORDER;

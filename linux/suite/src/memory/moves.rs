@@ -15,11 +15,11 @@ use crate::pages::Pages;
 use crate::vm::RW;
 
 impl Memory {
-    /// Moves a loose page under an invalidation.
-    pub fn move_page(&self, page: usize) {
+    /// Moves a loose page under an invalidation; tells whether there was a frame to move it to.
+    pub fn move_page(&self, page: usize) -> bool {
         let slot = self.slot(page);
         let _moving = self.lock(&slot.moving);
-        let Some(new) = self.take_frame() else { return };
+        let Some(new) = self.take_frame() else { return false };
         let old = self.frame(page);
         let dirty = self.guest.begin_dirty(Self::ipa(page), 1, Bits::Registers);
         self.note_dirty(page, &dirty);
@@ -28,21 +28,24 @@ impl Memory {
         slot.frame.store(new, Ordering::Release);
         self.guest.invalidate_end(Self::ipa(page), 1, 1).expect("a mark of ours");
         self.retire_frame(old, &content);
+        true
     }
 
-    /// Moves a loose page by replacing it.
-    pub fn replace_page(&self, page: usize) {
+    /// Moves a loose page by replacing it; tells whether SET put the other one there.
+    pub fn replace_page(&self, page: usize) -> bool {
         let slot = self.slot(page);
         let _moving = self.lock(&slot.moving);
         let _mapping = self.lock(&slot.mapping);
-        let Some(new) = self.take_frame() else { return };
+        let Some(new) = self.take_frame() else { return false };
         let (old, ipa) = (self.frame(page), Self::ipa(page));
         let sequence = self.sequence();
+        self.fill(page, 1);
         self.guest.write_protect(ipa, 1).expect("a good range");
         let content = self.read_frame(old);
         self.write_frame(new, &content);
         slot.frame.store(new, Ordering::Release);
-        let dirty = match self.guest.set(ipa, self.frames.address(new), RW, sequence) {
+        let result = self.guest.set(ipa, self.frames.address(new), RW, sequence);
+        let dirty = match result {
             Ok(dirty) => vec![dirty],
             // Invalidated since, or no table page: then it goes, and is faulted in again.
             Err(Error::Retry | Error::NoMemory) => self.guest.unmap_dirty(ipa, 1, Bits::Registers),
@@ -50,13 +53,14 @@ impl Memory {
         };
         self.note_dirty(page, &dirty);
         self.retire_frame(old, &content);
+        result.is_ok()
     }
 
-    /// Moves a block under an invalidation.
-    pub fn move_block(&self, page: usize, buffer: &Pages) {
+    /// Moves a block under an invalidation; tells whether there was a place to move it to.
+    pub fn move_block(&self, page: usize, buffer: &Pages) -> bool {
         let first = self.leader(page);
         let _moving = self.lock(&self.slot(first).moving);
-        let Some(new) = self.lock(&self.free_blocks).pop() else { return };
+        let Some(new) = self.lock(&self.free_blocks).pop() else { return false };
         let (old, ipa, count) = (self.frame(first), Self::ipa(first), BLOCK_PAGES as u64);
         let dirty = self.guest.begin_dirty(ipa, count, Bits::Buffer(buffer));
         self.note_dirty(first, &dirty);
@@ -69,6 +73,7 @@ impl Memory {
         self.guest.invalidate_end(ipa, count, count).expect("a mark of ours");
         (old..old + BLOCK_PAGES).for_each(|frame| self.assert_poisoned(frame));
         self.lock(&self.free_blocks).push(old);
+        true
     }
 
     fn take_frame(&self) -> Option<usize> {

@@ -24,15 +24,15 @@ pub struct Worker<'memory> {
 pub struct Operation {
     /// What it is called in the report.
     pub name: &'static str,
-    /// Does it once.
-    pub run: fn(&mut Worker),
+    /// Does it once, and tells whether it found what it works on.
+    pub run: fn(&mut Worker) -> bool,
 }
 
 /// Every operation there is.
 pub const ALL: &[Operation] = &[
     operation("age", age),
     operation("test age", test_age),
-    operation("flush", |worker| worker.guest().flush().expect("the VM exists")),
+    operation("flush", flush),
     operation("harvest and copy", harvest),
     operation("write-protect", write_protect),
     operation("unmap", unmap),
@@ -50,7 +50,7 @@ pub const ALL: &[Operation] = &[
     operation("create and end a VM", create_and_end),
 ];
 
-const fn operation(name: &'static str, run: fn(&mut Worker)) -> Operation {
+const fn operation(name: &'static str, run: fn(&mut Worker) -> bool) -> Operation {
     Operation { name, run }
 }
 
@@ -90,59 +90,72 @@ fn place(range: &Range<usize>) -> (u64, u64) {
     (Memory::ipa(range.start), range.len() as u64)
 }
 
-fn age(worker: &mut Worker) {
+fn any(bits: &[bool]) -> bool {
+    bits.contains(&true)
+}
+
+fn age(worker: &mut Worker) -> bool {
     let (ipa, count) = place(&worker.range());
     let modes = [flags::AGE_NO_FLUSH, flags::AGE_FLUSH_YOUNG, flags::AGE_FLUSH_ALL];
     let mode = modes[worker.random.below(3)];
-    match worker.random.below(2) {
+    any(&match worker.random.below(2) {
         0 => worker.guest().age(ipa, count, mode),
         _ => worker.guest().age_by_buffer(ipa, count, mode, &worker.buffer),
-    };
+    })
 }
 
-fn test_age(worker: &mut Worker) {
+fn test_age(worker: &mut Worker) -> bool {
     let (ipa, count) = place(&worker.range());
-    worker.guest().test_age(ipa, count);
+    any(&worker.guest().test_age(ipa, count))
 }
 
-fn harvest(worker: &mut Worker) {
+fn flush(worker: &mut Worker) -> bool {
+    worker.guest().flush().expect("the VM exists");
+    true
+}
+
+fn harvest(worker: &mut Worker) -> bool {
     let range = worker.range();
     let memory = worker.memory;
-    memory.harvest_and_copy(range, worker.to());
+    memory.harvest_and_copy(range, worker.to())
 }
 
-fn write_protect(worker: &mut Worker) {
+fn write_protect(worker: &mut Worker) -> bool {
     let (ipa, count) = place(&worker.range());
     worker.guest().write_protect(ipa, count).expect("a good range");
+    true
 }
 
-fn unmap(worker: &mut Worker) {
+fn unmap(worker: &mut Worker) -> bool {
     let range = worker.range();
     let (ipa, count) = place(&range);
     let memory = worker.memory;
     let dirty = memory.guest.unmap_dirty(ipa, count, worker.to());
     memory.note_dirty(range.start, &dirty);
+    any(&dirty)
 }
 
 /// Without the final bits the host has to take every page as written.
-fn unmap_blindly(worker: &mut Worker) {
+fn unmap_blindly(worker: &mut Worker) -> bool {
     let range = worker.range();
     let (ipa, count) = place(&range);
     worker.guest().unmap(ipa, count).expect("a good range");
     worker.memory.note_dirty(range.start, &vec![true; range.len()]);
+    true
 }
 
-fn begin_and_end(worker: &mut Worker) {
+fn begin_and_end(worker: &mut Worker) -> bool {
     let range = worker.range();
     let (ipa, count) = place(&range);
     let memory = worker.memory;
     let dirty = memory.guest.begin_dirty(ipa, count, worker.to());
     memory.note_dirty(range.start, &dirty);
     memory.guest.invalidate_end(ipa, count, count).expect("a mark of ours");
+    any(&dirty)
 }
 
 /// Begins by one call only: what it leaves is for the end to do.
-fn begin_left_to_end(worker: &mut Worker) {
+fn begin_left_to_end(worker: &mut Worker) -> bool {
     let range = worker.range();
     let (ipa, count) = place(&range);
     let memory = worker.memory;
@@ -151,55 +164,61 @@ fn begin_left_to_end(worker: &mut Worker) {
     memory.note_dirty(range.start, &step.dirty);
     let rest = memory.guest.end_dirty(ipa, count, step.done, to).expect("a mark of ours");
     memory.note_dirty(range.start + step.done as usize, &rest);
+    any(&step.dirty) || any(&rest)
 }
 
-fn move_page(worker: &mut Worker) {
+fn move_page(worker: &mut Worker) -> bool {
     let page = worker.memory.any_loose(&mut worker.random);
-    worker.memory.move_page(page);
+    worker.memory.move_page(page)
 }
 
-fn replace_page(worker: &mut Worker) {
+fn replace_page(worker: &mut Worker) -> bool {
     let page = worker.memory.any_loose(&mut worker.random);
-    worker.memory.replace_page(page);
+    worker.memory.replace_page(page)
 }
 
-fn move_block(worker: &mut Worker) {
+fn move_block(worker: &mut Worker) -> bool {
     let page = worker.memory.any_of_a_block(&mut worker.random);
-    worker.memory.move_block(page, &worker.buffer);
+    worker.memory.move_block(page, &worker.buffer)
 }
 
-fn split(worker: &mut Worker) {
+fn split(worker: &mut Worker) -> bool {
     let (ipa, count) = place(&worker.range());
     match worker.guest().split(ipa, count, 0) {
+        Ok(()) => true,
         // No table page, or an invalidation of the place is under way.
-        Ok(()) | Err(Error::NoMemory | Error::Retry) => {}
+        Err(Error::NoMemory | Error::Retry) => false,
         Err(error) => panic!("split: {error}"),
     }
 }
 
-fn collapse(worker: &mut Worker) {
+/// Makes a block of pages as Linux does: first those that aren't there are mapped.
+fn collapse(worker: &mut Worker) -> bool {
     let range = worker.blocks();
     let (ipa, count) = place(&range);
+    worker.memory.fill_block(range.start);
     match worker.guest().collapse(ipa, count, flags::MAP_BLOCK_2M) {
+        Ok(()) => true,
         // Holes, pages of which some may be written and some not, or somebody else at work.
-        Ok(()) | Err(Error::Exists | Error::Retry | Error::NoEntry) => {}
+        Err(Error::Exists | Error::Retry | Error::NoEntry) => false,
         Err(error) => panic!("collapse: {error}"),
     }
 }
 
-fn reclaim_tables(worker: &mut Worker) {
+fn reclaim_tables(worker: &mut Worker) -> bool {
     let (ipa, count) = place(&worker.range());
     worker.guest().reclaim_tables(ipa, count).expect("a good range");
+    true
 }
 
 /// Keeps ages for a moment: the region comes back as it was lent.
-fn working_set(worker: &mut Worker) {
+fn working_set(worker: &mut Worker) -> bool {
     let range = worker.range();
     let (ipa, count) = place(&range);
     let set = match WorkingSet::create(worker.guest(), ipa, count) {
         Ok(set) => set,
         // Another worker's overlaps.
-        Err(Error::Exists | Error::Limit) => return,
+        Err(Error::Exists | Error::Limit) => return false,
         Err(error) => panic!("a working set of {count} pages: {error}"),
     };
     worker.guest().age_by_buffer(ipa, count, flags::AGE_FLUSH_ALL, &worker.buffer);
@@ -208,10 +227,11 @@ fn working_set(worker: &mut Worker) {
     assert_eq!(set.ages(&worker.buffer).len(), range.len());
     let returned = set.destroy().expect("it was created");
     assert_eq!(returned, (set.region().address(0), 1), "another region than was lent");
+    true
 }
 
 /// Takes away what an age with an invalidation found old: the epoch may prove that nothing caches it.
-fn reclaim_cold(worker: &mut Worker) {
+fn reclaim_cold(worker: &mut Worker) -> bool {
     let range = worker.range();
     let (ipa, count) = place(&range);
     let memory = worker.memory;
@@ -221,11 +241,13 @@ fn reclaim_cold(worker: &mut Worker) {
         let dirty = memory.guest.unmap_dirty(Memory::ipa(page), 1, Bits::Registers);
         memory.note_dirty(page, &dirty);
     }
+    young.contains(&false)
 }
 
-fn create_and_end(worker: &mut Worker) {
+fn create_and_end(worker: &mut Worker) -> bool {
     let guest = Guest::new(1);
     let value = worker.random.next();
     let echoed = guest.cpu(0).call(verdigris_guest::program::ECHO, &[value]);
     assert_eq!(echoed[0], value, "a VM of its own");
+    true
 }

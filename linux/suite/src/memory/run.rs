@@ -20,17 +20,52 @@ const TICK: Duration = Duration::from_millis(100);
 pub struct Limits<'work> {
     /// Seconds.
     pub duration: Duration,
-    /// For each worker, what it does in turns, at random.
-    pub workers: Vec<Vec<&'static Operation>>,
+    /// What each worker does.
+    pub workers: Vec<Duty>,
     /// Called about ten times a second by the thread that watches.
     pub tick: &'work mut dyn FnMut(&Report),
+}
+
+/// What one worker does.
+#[derive(Clone)]
+pub struct Duty {
+    /// One of these at a time, at random.
+    pub operations: Vec<&'static Operation>,
+    /// After each few: some are so quick that nothing else would get its turn.
+    pub pause: Duration,
+}
+
+/// Operations between two pauses.
+const BURST: u64 = 4;
+
+impl Duty {
+    /// Does some operations without a pause.
+    pub fn of(operations: Vec<&'static Operation>) -> Self {
+        Self { operations, pause: Duration::ZERO }
+    }
+}
+
+/// How often an operation was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// In all.
+    pub all: u64,
+    /// With something to work on.
+    pub fruitful: u64,
+}
+
+/// A count that all threads add to.
+#[derive(Default)]
+struct Counter {
+    all: AtomicU64,
+    fruitful: AtomicU64,
 }
 
 /// What was done so far.
 pub struct Report {
     began: Instant,
     /// How often each operation was done, with its name.
-    calls: Vec<(&'static str, AtomicU64)>,
+    calls: Vec<(&'static str, Counter)>,
     /// Faults of the guest that were answered.
     faults: AtomicU64,
     /// Rounds of all vCPUs.
@@ -38,9 +73,21 @@ pub struct Report {
     stop: AtomicBool,
 }
 
+impl Counter {
+    fn add(&self, fruitful: bool) {
+        self.all.fetch_add(1, Ordering::Relaxed);
+        self.fruitful.fetch_add(fruitful.into(), Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Count {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Count { all: read(&self.all), fruitful: read(&self.fruitful) }
+    }
+}
+
 impl Report {
     fn new() -> Self {
-        let calls = super::ALL.iter().map(|operation| (operation.name, AtomicU64::new(0)));
+        let calls = super::ALL.iter().map(|operation| (operation.name, Counter::default()));
         Self {
             began: Instant::now(),
             calls: calls.collect(),
@@ -56,8 +103,8 @@ impl Report {
     }
 
     /// Returns how often each operation was done.
-    pub fn calls(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.calls.iter().map(|(name, count)| (*name, count.load(Ordering::Relaxed)))
+    pub fn calls(&self) -> impl Iterator<Item = (&'static str, Count)> {
+        self.calls.iter().map(|(name, counter)| (*name, counter.read()))
     }
 
     /// Returns how many faults were answered.
@@ -70,9 +117,9 @@ impl Report {
         self.rounds.load(Ordering::Relaxed)
     }
 
-    fn count(&self, name: &str) {
+    fn count(&self, name: &str, fruitful: bool) {
         let counter = self.calls.iter().find(|(own, _)| *own == name);
-        counter.expect("every operation has one").1.fetch_add(1, Ordering::Relaxed);
+        counter.expect("every operation has one").1.add(fruitful);
     }
 
     fn is_over(&self) -> bool {
@@ -90,9 +137,9 @@ pub fn run(memory: &Memory, limits: Limits) -> Report {
             let report = &report;
             scope.spawn(move || guarded(memory, report, || memory.drive(vcpu, report)));
         }
-        for (seed, operations) in limits.workers.iter().enumerate() {
+        for (seed, duty) in limits.workers.iter().enumerate() {
             let report = &report;
-            scope.spawn(move || guarded(memory, report, || work(memory, seed, operations, report)));
+            scope.spawn(move || guarded(memory, report, || work(memory, seed, duty, report)));
         }
         watch(memory, &report, limits.duration, limits.tick);
     });
@@ -117,13 +164,19 @@ fn guarded(memory: &Memory, report: &Report, work: impl FnOnce()) {
     std::mem::forget(stop);
 }
 
-fn work(memory: &Memory, seed: usize, operations: &[&Operation], report: &Report) {
+fn work(memory: &Memory, seed: usize, duty: &Duty, report: &Report) {
     let random = Random::new(seed as u64 + 1000);
     let mut worker = Worker { memory, random, buffer: Pages::single(1) };
-    while !report.is_over() {
-        let operation = operations[worker.random.below(operations.len())];
-        (operation.run)(&mut worker);
-        report.count(operation.name);
+    for turn in 1_u64.. {
+        let operation = duty.operations[worker.random.below(duty.operations.len())];
+        let fruitful = (operation.run)(&mut worker);
+        report.count(operation.name, fruitful);
+        if report.is_over() {
+            return;
+        }
+        if turn.is_multiple_of(BURST) && !duty.pause.is_zero() {
+            thread::sleep(duty.pause);
+        }
     }
 }
 
