@@ -244,6 +244,16 @@ pub enum Call {
 }
 
 impl Call {
+    /// Decodes the vCPU of VCPU_RUN alone, after the same checks as [`Self::decode`] makes.
+    #[inline]
+    pub fn decode_run(x: &Registers) -> Status<VcpuHandle> {
+        let vcpu = vcpu(x)?;
+        if x[3] != 0 {
+            resume(x[3], x[4])?;
+        }
+        Ok(vcpu)
+    }
+
     /// Decodes a call. The identifier is the low half of x0; all other registers count whole.
     pub fn decode(x: &Registers) -> Status<Self> {
         Ok(match x[0] as u32 {

@@ -277,3 +277,21 @@ fn lets_nothing_malformed_through() {
     }
     assert!(accepted > steps / 1000, "only {accepted} calls were well-formed");
 }
+
+#[test]
+fn a_run_alone_is_decoded_as_a_run_among_all_calls() {
+    let some = [0, 1, 2, 3, 4, 7, 8, 15, 16, 63, 64, 65, 255, 256, 257, u64::MAX];
+    for x1 in some {
+        for x2 in some {
+            for x3 in some {
+                let x = registers(&[0xc600_0021, x1, x2, x3, 9]);
+                let expected = match Call::decode(&x) {
+                    Ok(Call::VcpuRun { vcpu, .. }) => Ok(vcpu),
+                    Ok(call) => panic!("not a run: {call:?}"),
+                    Err(error) => Err(error),
+                };
+                assert_eq!(Call::decode_run(&x), expected, "{x1:#x} {x2:#x} {x3:#x}");
+            }
+        }
+    }
+}

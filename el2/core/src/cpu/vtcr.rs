@@ -42,16 +42,21 @@ pub const fn host(geometry: Geometry, selection: &Selection) -> u64 {
 /// done. NSW and NSA (bits 29 and 30) are RES0 in Non-secure state; DS, S2PIE and HAFT are off, since
 /// descriptors are those of Armv8.1.
 pub const fn guest(geometry: Geometry, selection: &Selection, cpu: &CpuSelection) -> u64 {
+    common(geometry, selection) | updates(cpu)
+}
+
+/// Returns the bits of a guest's value that are one CPU's own: what its walker updates by itself.
+pub const fn updates(cpu: &CpuSelection) -> u64 {
     // HD without HA is reserved (Arm ARM, VTCR_EL2.HD).
-    let updates = match (cpu.hardware_access_flag, cpu.hardware_dirty) {
+    match (cpu.hardware_access_flag, cpu.hardware_dirty) {
         (false, _) => 0,
         (true, false) => HA,
         (true, true) => HA | HD,
-    };
-    common(geometry, selection) | updates
+    }
 }
 
-const fn common(geometry: Geometry, selection: &Selection) -> u64 {
+/// Returns what is the same on all CPUs.
+pub const fn common(geometry: Geometry, selection: &Selection) -> u64 {
     assert!(geometry.t0sz < 64 && geometry.sl0 < 3);
     let vs = if selection.used.vmid_bits == 16 { VS } else { 0 };
     // PS, bits 18:16, has the encoding of PARange. All CPUs that run have at least this.

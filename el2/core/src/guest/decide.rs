@@ -40,11 +40,11 @@ pub fn decide(syndrome: Syndrome, far: u64, context: &mut Context, machine: &Mac
     match Trap::decode(syndrome) {
         Trap::Wait(wait) => wait_exit(wait, syndrome, context),
         Trap::Fp => Outcome::LoadFp,
-        Trap::Hvc(immediate) => call(immediate, false, context),
+        Trap::Hvc(immediate) => Outcome::Exit(call_exit(immediate, false, context)),
         Trap::Smc(immediate) => {
             // The trap is taken before the instruction; HVC is taken after it.
             context.general.advance(true);
-            call(immediate, true, context)
+            Outcome::Exit(call_exit(immediate, true, context))
         }
         Trap::System(access) => system(access, context, machine),
         Trap::Abort(abort) => fault(abort, syndrome, far, context),
@@ -82,17 +82,20 @@ const PSCI_SYSTEM_RESET: u32 = 0x8400_0009;
 /// SMCCC 1.3: the caller has no live SVE state. It isn't part of the function's number.
 const SVE_HINT: u32 = 1 << 16;
 
-/// Ends the run with a guest's call. None reaches the firmware or EL3.
-fn call(immediate: u16, is_smc: bool, context: &Context) -> Outcome {
+/// Makes the record of a guest's call, which always ends the run. None reaches the firmware or EL3.
+#[inline(always)]
+pub fn call_exit(immediate: u16, is_smc: bool, context: &Context) -> ExitRecord {
     let x = &context.general.x;
-    let shutdown = |how| Outcome::Exit(ExitRecord::new(ExitReason::Shutdown).with(2, how));
+    let shutdown = |how| ExitRecord::new(ExitReason::Shutdown).with(2, how);
     match (immediate, x[0] as u32 & !SVE_HINT) {
         (0, PSCI_SYSTEM_OFF) => shutdown(flags::SHUTDOWN_OFF),
         (0, PSCI_SYSTEM_RESET) => shutdown(flags::SHUTDOWN_RESET),
         _ => {
-            let mut record = ExitRecord::new(ExitReason::Hypercall);
-            record.words[..8].copy_from_slice(&x[..8]);
-            Outcome::Exit(record.with(10, immediate.into()).with(11, is_smc.into()))
+            // Word by word, as in `ExitRecord::put`.
+            let [x0, x1, x2, x3, x4, x5, x6, x7, ..] = *x;
+            let (immediate, is_smc) = (immediate.into(), is_smc.into());
+            let words = [x0, x1, x2, x3, x4, x5, x6, x7, immediate, is_smc, 0, 0, 0, 0, 0, 0];
+            ExitRecord { reason: ExitReason::Hypercall, words }
         }
     }
 }

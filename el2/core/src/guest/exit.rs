@@ -3,6 +3,7 @@
 use verdigris_abi::{ExitReason, Ipa, flags};
 
 use super::GeneralRegisters;
+use crate::call::Registers;
 use crate::esr::{Abort, Access, FaultStatus, Load, Syndrome};
 
 /// Why a run ended, and the record that goes with it.
@@ -14,7 +15,7 @@ pub struct ExitRecord {
     pub words: [u64; 16],
 }
 
-/// The first register of a record.
+/// The first register of a record behind the reason.
 const FIRST: usize = 2;
 
 impl ExitRecord {
@@ -27,6 +28,19 @@ impl ExitRecord {
     pub const fn with(mut self, number: usize, value: u64) -> Self {
         self.words[number - FIRST] = value;
         self
+    }
+
+    /// Writes the record to the registers of the call, and returns the reason.
+    ///
+    /// Word by word: of that the compiler makes moves from where each comes to where it goes, of a
+    /// copied slice it makes a record in memory and a call of `memcpy`.
+    #[inline(always)]
+    pub fn put(&self, x: &mut Registers) -> ExitReason {
+        let [_, reason, words @ ..] = x;
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = words;
+        *reason = self.reason as u64;
+        [*a, *b, *c, *d, *e, *f, *g, *h, *i, *j, *k, *l, *m, *n, *o, *p] = self.words;
+        self.reason
     }
 
     /// Makes the record of a fault that the host has to resolve.

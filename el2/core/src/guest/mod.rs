@@ -21,7 +21,7 @@ mod tests;
 
 pub use context::{Context, FpRegisters, GeneralRegisters, SystemRegisters};
 pub use debug::{DebugRegisters, DebugSlot};
-pub use decide::{Outcome, decide};
+pub use decide::{Outcome, call_exit, decide};
 pub use exit::{ExitRecord, StageTwoFault};
 pub use registers::Machine;
 pub use resume::{Pending, resume};

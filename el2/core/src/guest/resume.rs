@@ -14,6 +14,7 @@ pub type Pending = Option<StageTwoFault>;
 ///
 /// Returns the exception that the firmware gives to EL1 before it enters the guest, if any. An error has
 /// changed nothing, and leaves what is pending.
+#[inline]
 pub fn resume(
     context: &mut Context,
     pending: &mut Pending,
@@ -24,6 +25,15 @@ pub fn resume(
         *pending = None;
         return Ok(None);
     }
+    resume_pending(context, pending, run_flags, value)
+}
+
+fn resume_pending(
+    context: &mut Context,
+    pending: &mut Pending,
+    run_flags: u64,
+    value: u64,
+) -> Status<Option<Exception>> {
     let fault = pending.ok_or(Error::Invalid)?;
     let exception = match run_flags {
         flags::RUN_MMIO_DONE => {

@@ -10,15 +10,16 @@ use crate::cpu::IdRegisters;
 ///
 /// The callback gets rows `Group Name "asm" [op0, op1, CRn, CRm, op2] = reset;` in the order of the
 /// places. The assembler's name is the generic one where an assembler for Armv8.0 knows no other.
+/// Registers are moved two at a time, so each group but the last has an even number of rows.
 #[macro_export]
 macro_rules! for_each_switched {
     ($callback:ident) => {
         $callback! {
-            Base Sctlr "SCTLR_EL1" [3, 0, 1, 0, 0] = 0x30d0_0800;
+            Walks Sctlr "SCTLR_EL1" [3, 0, 1, 0, 0] = 0x30d0_0800;
+            Walks Tcr "TCR_EL1" [3, 0, 2, 0, 2] = 0;
             Base Cpacr "CPACR_EL1" [3, 0, 1, 0, 2] = 0;
             Base Ttbr0 "TTBR0_EL1" [3, 0, 2, 0, 0] = 0;
             Base Ttbr1 "TTBR1_EL1" [3, 0, 2, 0, 1] = 0;
-            Base Tcr "TCR_EL1" [3, 0, 2, 0, 2] = 0;
             Base Spsr "SPSR_EL1" [3, 0, 4, 0, 0] = 0;
             Base Elr "ELR_EL1" [3, 0, 4, 0, 1] = 0;
             Base SpEl1 "SP_EL1" [3, 4, 4, 1, 0] = 0;
@@ -38,11 +39,8 @@ macro_rules! for_each_switched {
             Base Cntkctl "CNTKCTL_EL1" [3, 0, 14, 1, 0] = 0;
             Base CntvCtl "CNTV_CTL_EL0" [3, 3, 14, 3, 1] = 0;
             Base CntvCval "CNTV_CVAL_EL0" [3, 3, 14, 3, 2] = 0;
-            Base Cntvoff "CNTVOFF_EL2" [3, 4, 14, 0, 3] = 0;
-            Base Vpidr "VPIDR_EL2" [3, 4, 0, 0, 0] = 0;
-            Base Vmpidr "VMPIDR_EL2" [3, 4, 0, 0, 5] = 0x8000_0000;
-            PointerAuth ApiaLo "S3_0_C2_C1_0" [3, 0, 2, 1, 0] = 0;
-            PointerAuth ApiaHi "S3_0_C2_C1_1" [3, 0, 2, 1, 1] = 0;
+            SigningKey ApiaLo "S3_0_C2_C1_0" [3, 0, 2, 1, 0] = 0;
+            SigningKey ApiaHi "S3_0_C2_C1_1" [3, 0, 2, 1, 1] = 0;
             PointerAuth ApibLo "S3_0_C2_C1_2" [3, 0, 2, 1, 2] = 0;
             PointerAuth ApibHi "S3_0_C2_C1_3" [3, 0, 2, 1, 3] = 0;
             PointerAuth ApdaLo "S3_0_C2_C2_0" [3, 0, 2, 2, 0] = 0;
@@ -53,27 +51,36 @@ macro_rules! for_each_switched {
             PointerAuth ApgaHi "S3_0_C2_C3_1" [3, 0, 2, 3, 1] = 0;
             Ras Vdisr "S3_4_C12_C1_1" [3, 4, 12, 1, 1] = 0;
             Ras Vsesr "S3_4_C5_C2_3" [3, 4, 5, 2, 3] = 0;
+            Virtual Cntvoff "CNTVOFF_EL2" [3, 4, 14, 0, 3] = 0;
+            Virtual Vpidr "VPIDR_EL2" [3, 4, 0, 0, 0] = 0;
+            Virtual Vmpidr "VMPIDR_EL2" [3, 4, 0, 0, 5] = 0x8000_0000;
         }
     };
 }
 
-/// Which CPUs have a switched register.
+/// Which CPUs have a switched register, and when it is switched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// All.
+    /// Those that can keep stage 1 from being walked, which may have to be loaded last.
+    Walks,
+    /// All others of Armv8.0 that EL1 or EL0 can write.
     Base,
-    /// Those with FEAT_PAuth.
+    /// The key that signs return addresses at EL2 too, with FEAT_PAuth: switched where EL2's own is.
+    SigningKey,
+    /// The other keys of FEAT_PAuth.
     PointerAuth,
-    /// Those with FEAT_RAS.
+    /// Those of FEAT_RAS, which mean nothing while the host runs: its HCR_EL2.AMO is 0.
     Ras,
+    /// What EL2 tells a guest of itself, and no guest can write: never saved.
+    Virtual,
 }
 
 impl Group {
     /// Tells whether a CPU has the registers of the group.
     pub const fn is_present(self, id: &IdRegisters) -> bool {
         match self {
-            Self::Base => true,
-            Self::PointerAuth => id.has_pauth(),
+            Self::Walks | Self::Base | Self::Virtual => true,
+            Self::SigningKey | Self::PointerAuth => id.has_pauth(),
             Self::Ras => id.has_ras(),
         }
     }

@@ -4,14 +4,15 @@
 //! descriptors of a regime with one privilege level: AP[1] is RES1, XN is bit 54).
 #![allow(unsafe_code)]
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 use core::ptr;
 
+use verdigris_core::cpu::IdRegisters;
 use verdigris_core::guest::{Context, FpRegisters, Slot};
 
 use super::percpu::{self, PerCpu, offset};
-use super::{crash, frame, mmu, start, sysreg, trap};
+use super::{crash, frame, mmu, start, trap};
 
 /// SCTLR_EL2 with the MMU off: the RES1 bits of an EL2 with E2H 0 (D19.2.118): EIS, EOS and those that
 /// have no meaning in this regime.
@@ -42,7 +43,6 @@ global_asm!(
     HAS_PAUTH = const offset::HAS_PAUTH,
     CRASH_X = const offset::CRASH_X,
     CRASH_SP = const offset::CRASH_SP,
-    RUNNING = const offset::RUNNING,
     CONTEXT_X = const offset_of!(Context, general),
     CONTEXT_KEY = const offset_of!(Context, system) + 8 * Slot::ApiaLo as usize,
     FRAME_SIZE = const frame::SIZE,
@@ -64,9 +64,10 @@ unsafe extern "C" {
     static host_vectors: u8;
     static host_vectors_pauth: u8;
     static guest_vectors: u8;
+    static guest_vectors_pauth: u8;
     fn boot_secondary();
     fn host_start(x0: u64, sp: u64) -> !;
-    fn guest_enter(context: *mut Context, percpu: u64) -> u64;
+    fn guest_enter();
     fn fp_save(to: *mut FpRegisters);
     fn fp_load(from: *const FpRegisters);
     fn fp_save_sve(vectors: u64, status: u64, has_ffr: u64);
@@ -74,29 +75,35 @@ unsafe extern "C" {
 }
 
 /// Returns the address of the vectors that are in force while the host runs on a CPU.
-pub fn host_vectors_address(percpu: &PerCpu) -> u64 {
-    let plain = percpu.has_pauth.get() == 0;
-    (if plain { &raw const host_vectors } else { &raw const host_vectors_pauth }) as u64
+pub fn host_vectors_address(id: &IdRegisters) -> u64 {
+    (if id.has_pauth() { &raw const host_vectors_pauth } else { &raw const host_vectors }) as u64
 }
 
-/// Returns the address of the vectors that are in force while a guest runs.
-pub fn guest_vectors_address() -> u64 {
-    (&raw const guest_vectors) as u64
+/// Returns the address of the vectors that are in force while a guest runs on a CPU.
+pub fn guest_vectors_address(id: &IdRegisters) -> u64 {
+    (if id.has_pauth() { &raw const guest_vectors_pauth } else { &raw const guest_vectors }) as u64
 }
 
 /// Enters a guest and returns the kind of the exception that ended it: 0 synchronous, 1 IRQ, 2 FIQ,
 /// 3 SError.
 ///
 /// # Safety
-/// All of the guest's EL1 is loaded, ELR_EL2 and SPSR_EL2 are its own, and `guest_vectors` in force.
+/// All of the guest's EL1 is loaded, ELR_EL2 and SPSR_EL2 are its own, and its vectors in force.
+#[inline(always)]
 pub unsafe fn enter_guest(context: &mut Context, percpu: &PerCpu) -> u64 {
-    // SAFETY: the caller's word; the assembly keeps what a function call keeps.
-    unsafe { guest_enter(context, ptr::from_ref(percpu) as u64) }
-}
-
-/// Tells whether the host is in streaming mode (SVCR.SM), where FP registers are not what they seem.
-pub fn is_streaming(percpu: &PerCpu) -> bool {
-    percpu.cpu().id.has_sme() && sysreg::read!("s3_3_c4_c2_2") & 1 != 0
+    let kind: u64;
+    // SAFETY: the caller's word. The guest leaves no register as it was but x19 and x29, which the
+    // assembly keeps because the compiler doesn't let them be named. The stack is used below SP.
+    unsafe {
+        asm!("bl {enter}", enter = sym guest_enter,
+            inout("x0") ptr::from_mut(context) => kind, inout("x1") ptr::from_ref(percpu) => _,
+            out("x2") _, out("x3") _, out("x4") _, out("x5") _, out("x6") _, out("x7") _,
+            out("x8") _, out("x9") _, out("x10") _, out("x11") _, out("x12") _, out("x13") _,
+            out("x14") _, out("x15") _, out("x16") _, out("x17") _, out("x18") _, out("x20") _,
+            out("x21") _, out("x22") _, out("x23") _, out("x24") _, out("x25") _, out("x26") _,
+            out("x27") _, out("x28") _, out("x30") _);
+    }
+    kind
 }
 
 /// Where FPSR and FPCR stand in a CPU's area for FP registers, behind 32 vectors, 16 predicates and

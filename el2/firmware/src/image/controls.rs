@@ -1,6 +1,8 @@
 //! Writes EL2's control registers, whose values `verdigris_core::cpu` computes.
 #![allow(unsafe_code)]
 
+use core::array;
+
 use verdigris_core::cpu::{Controls, Fixed, HOST_ENTRY_SCTLR_EL1};
 
 use super::sysreg::{isb, write};
@@ -14,50 +16,120 @@ macro_rules! write_present {
     )* };
 }
 
-/// Writes the registers that differ between host and guests.
-///
-/// # Safety
-/// The values are those of whoever runs next on this CPU, and come from this CPU's ID registers.
-pub unsafe fn apply(controls: &Controls) {
-    // SAFETY: the caller's word; no register of EL2's own regime is among these.
-    unsafe {
-        write!("hcr_el2", controls.hcr);
-        write!("cptr_el2", controls.cptr);
-        write!("mdcr_el2", controls.mdcr);
-        write!("cnthctl_el2", controls.cnthctl);
-        write_present! {
-            "s3_4_c1_c2_2" = controls.hcrx; // HCRX_EL2
-            "s3_4_c10_c5_0" = controls.mpam2; // MPAM2_EL2
-            "s3_4_c10_c4_0" = controls.mpamhcr; // MPAMHCR_EL2
-            "s3_4_c12_c9_5" = controls.icc_sre; // ICC_SRE_EL2
-            "s3_4_c12_c11_0" = controls.ich_hcr; // ICH_HCR_EL2
+/// Calls a macro with the registers of [`Controls`] that not every CPU has: a number for each, its name
+/// for the assembler, and its value, `None` where the CPU doesn't have it. Those that most CPUs switch
+/// come first.
+macro_rules! for_each_optional {
+    ($callback:ident) => {
+        $callback! {
+            0 "s3_4_c12_c9_5" |all| all.icc_sre; // ICC_SRE_EL2
+            1 "s3_4_c12_c11_0" |all| all.ich_hcr; // ICH_HCR_EL2
+            2 "s3_4_c1_c1_4" |all| all.fine.map(|fine| fine.hfgrtr); // HFGRTR_EL2
+            3 "s3_4_c1_c1_5" |all| all.fine.map(|fine| fine.hfgwtr); // HFGWTR_EL2
+            4 "s3_4_c1_c2_2" |all| all.hcrx; // HCRX_EL2
+            5 "s3_4_c10_c5_0" |all| all.mpam2; // MPAM2_EL2
+            6 "s3_4_c10_c4_0" |all| all.mpamhcr; // MPAMHCR_EL2
+            7 "s3_4_c1_c1_6" |all| all.fine.map(|fine| fine.hfgitr); // HFGITR_EL2
+            8 "s3_4_c3_c1_4" |all| all.fine.map(|fine| fine.hdfgrtr); // HDFGRTR_EL2
+            9 "s3_4_c3_c1_5" |all| all.fine.map(|fine| fine.hdfgwtr); // HDFGWTR_EL2
+            10 "s3_4_c3_c1_6" |all| all.fine.and_then(|fine| fine.hafgrtr); // HAFGRTR_EL2
+            11 "s3_4_c3_c1_2" |all| all.fine2.map(|fine| fine.hfgrtr2); // HFGRTR2_EL2
+            12 "s3_4_c3_c1_3" |all| all.fine2.map(|fine| fine.hfgwtr2); // HFGWTR2_EL2
+            13 "s3_4_c3_c1_7" |all| all.fine2.map(|fine| fine.hfgitr2); // HFGITR2_EL2
+            14 "s3_4_c3_c1_0" |all| all.fine2.map(|fine| fine.hdfgrtr2); // HDFGRTR2_EL2
+            15 "s3_4_c3_c1_1" |all| all.fine2.map(|fine| fine.hdfgwtr2); // HDFGWTR2_EL2
         }
-        apply_fine(controls);
-    }
-    isb();
+    };
 }
 
-/// Writes the fine-grained traps.
-///
-/// # Safety
-/// As [`apply`].
-unsafe fn apply_fine(controls: &Controls) {
-    // SAFETY: the caller's word.
-    unsafe {
-        if let Some(fine) = controls.fine {
-            write!("s3_4_c1_c1_4", fine.hfgrtr); // HFGRTR_EL2
-            write!("s3_4_c1_c1_5", fine.hfgwtr); // HFGWTR_EL2
-            write!("s3_4_c1_c1_6", fine.hfgitr); // HFGITR_EL2
-            write!("s3_4_c3_c1_4", fine.hdfgrtr); // HDFGRTR_EL2
-            write!("s3_4_c3_c1_5", fine.hdfgwtr); // HDFGWTR_EL2
-            write_present! { "s3_4_c3_c1_6" = fine.hafgrtr; } // HAFGRTR_EL2
+/// How many there are.
+const OPTIONAL_COUNT: usize = 16;
+/// The registers behind the first four, as bits.
+const SELDOM: u32 = !0xf;
+
+/// The control registers of one side, host or guest, ready to be written to one CPU.
+pub struct Prepared {
+    /// HCR_EL2, CPTR_EL2, MDCR_EL2 and CNTHCTL_EL2, which all CPUs have.
+    always: [u64; 4],
+    /// VBAR_EL2.
+    vectors: u64,
+    /// Which of the others are written, a bit each.
+    which: u32,
+    optional: [u64; OPTIONAL_COUNT],
+}
+
+macro_rules! optional {
+    ($( $number:literal $name:literal $value:expr; )*) => {
+        /// Lists the values of the registers that not every CPU has.
+        fn optional(controls: &Controls) -> [Option<u64>; OPTIONAL_COUNT] {
+            fn get(value: fn(&Controls) -> Option<u64>, controls: &Controls) -> Option<u64> {
+                value(controls)
+            }
+            [$( get($value, controls), )*]
         }
-        if let Some(fine) = controls.fine2 {
-            write!("s3_4_c3_c1_2", fine.hfgrtr2); // HFGRTR2_EL2
-            write!("s3_4_c3_c1_3", fine.hfgwtr2); // HFGWTR2_EL2
-            write!("s3_4_c3_c1_7", fine.hfgitr2); // HFGITR2_EL2
-            write!("s3_4_c3_c1_0", fine.hdfgrtr2); // HDFGRTR2_EL2
-            write!("s3_4_c3_c1_1", fine.hdfgwtr2); // HDFGWTR2_EL2
+
+        impl Prepared {
+            /// Writes those of a set.
+            ///
+            /// # Safety
+            /// As [`Prepared::write`].
+            #[inline(always)]
+            unsafe fn write_optional(&self, which: u32) {
+                // SAFETY: the caller's word; these registers exist.
+                unsafe {
+                    $( if which & 1 << $number != 0 {
+                        write!($name, self.optional[$number]);
+                    } )*
+                }
+            }
+        }
+    };
+}
+
+for_each_optional!(optional);
+
+impl Prepared {
+    /// Prepares all registers that a CPU has.
+    pub fn all(controls: &Controls, vectors: u64) -> Self {
+        Self::new(controls, vectors, optional(controls).map(|value| value.is_some()))
+    }
+
+    /// Prepares what has to be written when a CPU changes from the other side to this one: what both
+    /// have alike is there already.
+    pub fn differing(controls: &Controls, vectors: u64, other: &Controls) -> Self {
+        let (own, other) = (optional(controls), optional(other));
+        Self::new(controls, vectors, array::from_fn(|number| own[number] != other[number]))
+    }
+
+    fn new(controls: &Controls, vectors: u64, which: [bool; OPTIONAL_COUNT]) -> Self {
+        let Controls { hcr, cptr, mdcr, cnthctl, .. } = *controls;
+        let bits = which.iter().enumerate().map(|(number, &set)| u32::from(set) << number);
+        Self {
+            always: [hcr, cptr, mdcr, cnthctl],
+            vectors,
+            which: bits.sum(),
+            optional: optional(controls).map(Option::unwrap_or_default),
+        }
+    }
+
+    /// Writes them. They are in force after the next ISB or ERET.
+    ///
+    /// # Safety
+    /// The values are those of whoever runs next on this CPU, and come from this CPU's ID registers.
+    #[inline(always)]
+    pub unsafe fn write(&self) {
+        let ([hcr, cptr, mdcr, cnthctl], which) = (self.always, self.which);
+        // SAFETY: the caller's word; no register of EL2's own regime is among these.
+        unsafe {
+            write!("hcr_el2", hcr);
+            write!("cptr_el2", cptr);
+            write!("mdcr_el2", mdcr);
+            write!("cnthctl_el2", cnthctl);
+            write!("vbar_el2", self.vectors);
+            self.write_optional(which & !SELDOM);
+            if which & SELDOM != 0 {
+                self.write_optional(which & SELDOM);
+            }
         }
     }
 }

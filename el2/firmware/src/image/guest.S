@@ -1,24 +1,27 @@
 // The world switch's core: into a guest and back.
 //
-// `guest_enter` is called like a function and returns when the guest exits. It switches the general
-// registers and the one key that EL2 itself uses; everything else of EL1 has been switched by Rust
-// before. While the guest runs, VBAR_EL2 holds `guest_vectors`.
+// `guest_enter` is called and returns when the guest exits. It switches the general registers and the
+// one key that EL2 itself uses; everything else of EL1 has been switched by Rust before. While the guest
+// runs, VBAR_EL2 holds one of the tables here: which, depends on whether the CPU signs return addresses.
 //
 // x0: the vCPU's context; x1: PerCpu. Returns in x0 which vector the exit took: 0 for a synchronous
-// exception, 1 IRQ, 2 FIQ, 3 SError.
+// exception, 1 IRQ, 2 FIQ, 3 SError. Only x19 and x29 are kept: the caller says so to the compiler
+// (`boot::enter_guest`), which saves of the others what it needs.
 
 .section .text.vectors, "ax"
 
-.macro guest_exit kind
+.macro guest_exit kind, pauth
     .balign 0x80
     stp     x0, x1, [sp, #-16]!
     mov     x1, #\kind
+    .if     \pauth
+    b       guest_leave_pauth
+    .else
     b       guest_leave
+    .endif
 .endm
 
-.balign 0x800
-.global guest_vectors
-guest_vectors:
+.macro guest_table pauth
     crash_entries 0
     crash_entry 4
     crash_entry 5
@@ -28,22 +31,28 @@ guest_vectors:
     eret
     dsb     nsh
     isb
-    guest_exit 0
-    guest_exit 1
-    guest_exit 2
-    guest_exit 3
+    guest_exit 0, \pauth
+    guest_exit 1, \pauth
+    guest_exit 2, \pauth
+    guest_exit 3, \pauth
     crash_entries 12                    // HCR_EL2.RW is 1: nothing below is AArch32 at EL1
+.endm
+
+.balign 0x800
+.global guest_vectors
+guest_vectors:
+    guest_table 0
+
+.balign 0x800
+.global guest_vectors_pauth
+guest_vectors_pauth:
+    guest_table 1
 
 .section .text.guest_enter, "ax"
 .global guest_enter
 guest_enter:
-    stp     x19, x20, [sp, #-96]!
-    stp     x21, x22, [sp, #16]
-    stp     x23, x24, [sp, #32]
-    stp     x25, x26, [sp, #48]
-    stp     x27, x28, [sp, #64]
-    stp     x29, x30, [sp, #80]
-    str     x0, [x1, #{RUNNING}]
+    stp     x19, x29, [sp, #-32]!
+    stp     x0, x30, [sp, #16]
     ldr     x2, [x1, #{HAS_PAUTH}]
     cbz     x2, 1f
     ldp     x2, x3, [x0, #{CONTEXT_KEY}]
@@ -70,9 +79,8 @@ guest_enter:
     isb
 
 // On the stack: the guest's x0, x1, then what guest_enter stored. x1: the kind.
-guest_leave:
-    mrs     x0, tpidr_el2
-    ldr     x0, [x0, #{RUNNING}]
+.macro leave_guest pauth
+    ldr     x0, [sp, #32]               // the context
     stp     x2, x3, [x0, #({CONTEXT_X} + 16)]
     stp     x4, x5, [x0, #({CONTEXT_X} + 32)]
     stp     x6, x7, [x0, #({CONTEXT_X} + 48)]
@@ -93,23 +101,14 @@ guest_leave:
 
     // An error of the guest's accesses that is only now reported is the guest's: the barrier waits for
     // it, and it is taken here, while it still comes to EL2 (HCR_EL2.AMO). ESR_EL2 then tells of it.
+    // The world switch relies on the barrier too: after it nothing is walked for the guest any more.
     dsb     sy
     isb
     mrs     x2, isr_el1
-    tbz     x2, #8, 2f                  // A
-    mrs     x19, elr_el2
-    mrs     x20, spsr_el2
-    msr     daifclr, #4
-    isb
-    msr     daifset, #4
-    msr     elr_el2, x19
-    msr     spsr_el2, x20
-    mov     x1, #3
+    tbnz    x2, #8, 3f                  // A
 2:
+    .if     \pauth
     mrs     x4, tpidr_el2
-    str     xzr, [x4, #{RUNNING}]
-    ldr     x2, [x4, #{HAS_PAUTH}]
-    cbz     x2, 1f
     mrs     x2, s3_0_c2_c1_0
     mrs     x3, s3_0_c2_c1_1
     stp     x2, x3, [x0, #{CONTEXT_KEY}]
@@ -117,14 +116,26 @@ guest_leave:
     msr     s3_0_c2_c1_0, x2
     msr     s3_0_c2_c1_1, x3
     isb
-1:  mov     x0, x1
-    ldp     x21, x22, [sp, #16]
-    ldp     x23, x24, [sp, #32]
-    ldp     x25, x26, [sp, #48]
-    ldp     x27, x28, [sp, #64]
-    ldp     x29, x30, [sp, #80]
-    ldp     x19, x20, [sp], #96
+    .endif
+    mov     x0, x1
+    ldr     x30, [sp, #24]
+    ldp     x19, x29, [sp], #32
     ret
+3:  mrs     x19, elr_el2
+    mrs     x20, spsr_el2
+    msr     daifclr, #4
+    isb
+    msr     daifset, #4
+    msr     elr_el2, x19
+    msr     spsr_el2, x20
+    mov     x1, #3
+    b       2b
+.endm
+
+guest_leave:
+    leave_guest 0
+guest_leave_pauth:
+    leave_guest 1
 
 // Saves or loads the FP/SIMD registers. x0: 32 times 16 bytes, then FPSR and FPCR. CPTR_EL2 lets EL2
 // use them. Only these functions touch FP/SIMD or SVE registers; a check of the image holds that.

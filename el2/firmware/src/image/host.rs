@@ -14,6 +14,7 @@ use verdigris_platform::{Machine, Region};
 use verdigris_stage2::{Attributes, Geometry, HostFault, Identity, Root};
 use verdigris_stage2::{PageSource, Table, TableMemory, TablePage, hardware::Tlb};
 
+use super::controls::Prepared;
 use super::percpu::PerCpu;
 use super::start::expect;
 use super::sysreg::{self, isb};
@@ -108,13 +109,14 @@ pub fn prepare_cpu(percpu: &PerCpu) {
     unsafe {
         // The map first: with HCR_EL2.VM on, a speculative walk may use whatever VTTBR_EL2 holds.
         context().load();
-        controls::apply(&cpu.host);
+        Prepared::all(&cpu.host, boot::host_vectors_address(&cpu.id)).write();
+        isb();
         controls::apply_fixed(&cpu.fixed, cpu.host.mpam2.is_some());
         tlb::vmid_local();
         sysreg::dsb_nsh();
-        sysreg::write!("vbar_el2", boot::host_vectors_address(percpu));
     }
     isb();
+    percpu.host.init(context(), &cpu.fixed);
     counter::start(percpu);
 }
 

@@ -33,6 +33,12 @@ pub fn dispatch(frame: &mut Frame, percpu: &PerCpu) {
         // These two return their first result in x0, and can't fail.
         call::UID => x[..4].copy_from_slice(&UID.map(u64::from)),
         call::REVISION => x[..2].copy_from_slice(&[VERSION.0.into(), VERSION.1.into()]),
+        call::VCPU_RUN => {
+            if log_enabled!(Level::Trace) {
+                trace_call(x, percpu);
+            }
+            vcpu::answer_run(x, percpu);
+        }
         _ => decode(x, percpu),
     }
 }
@@ -75,7 +81,7 @@ fn trace_status(function: u32, status: Status, percpu: &PerCpu) {
 fn answer(call: &Call, x: &mut Registers, percpu: &PerCpu) -> Status {
     match *call {
         // `dispatch` has answered these.
-        Call::Uid | Call::Revision => {}
+        Call::Uid | Call::Revision | Call::VcpuRun { .. } => {}
         Call::Features => features(x, percpu),
         Call::HostReset => x[1] = vm::destroy_all(percpu)?,
         Call::Statistics { vm, first } => counters(vm, first, x, percpu)?,
@@ -103,7 +109,6 @@ fn answer(call: &Call, x: &mut Registers, percpu: &PerCpu) -> Status {
         Call::VcpuCreate { vcpu, region } => {
             vcpu::create(&*VmRef::get(vcpu.vm, percpu)?, vcpu, region)?;
         }
-        Call::VcpuRun { vcpu, .. } => vcpu::run(&mut VmRef::get(vcpu.vm, percpu)?, x, percpu)?,
         Call::VcpuGetReg { vcpu, register } => {
             let vm = VmRef::get(vcpu.vm, percpu)?;
             x[1] = vcpu::get_register(&vm, vcpu.index, register, percpu)?;

@@ -9,6 +9,7 @@ use core::mem::offset_of;
 
 use spin::Once;
 
+use super::switch::HostState;
 use super::sysreg;
 use super::system::Cpu;
 
@@ -36,14 +37,15 @@ pub struct PerCpu {
     pub el2_key: Cell<[u64; 2]>,
     /// 1 where the CPU signs return addresses.
     pub has_pauth: Cell<u64>,
+    /// What the host has in the CPU, while a guest runs there: near enough to the beginning that its
+    /// registers are moved in pairs.
+    pub host: HostState,
     /// Registers at a crash.
     pub crash: UnsafeCell<CrashRegisters>,
     /// Its number: 0 is the CPU that booted.
     pub index: Cell<usize>,
     /// Its affinity, as MPIDR_EL1 has it, without the flag bits.
     pub affinity: Cell<u64>,
-    /// The context of the vCPU that runs on it, or 0.
-    pub running: Cell<u64>,
     /// Memory for the host's FP and SVE registers while a guest uses them.
     pub fp_area: Cell<u64>,
     /// What its ID registers amount to, once it runs.
@@ -61,12 +63,10 @@ pub mod offset {
     pub const EL2_KEY: usize = offset_of!(PerCpu, el2_key);
     /// Of `has_pauth`.
     pub const HAS_PAUTH: usize = offset_of!(PerCpu, has_pauth);
-    /// Of `running`.
-    pub const RUNNING: usize = offset_of!(PerCpu, running);
     /// Of the stored x0.
     pub const CRASH_X: usize = offset_of!(PerCpu, crash);
-    /// Of the stored stack pointer.
-    pub const CRASH_SP: usize = offset_of!(PerCpu, crash) + offset_of!(CrashRegisters, sp);
+    /// Of the stored stack pointer, from there.
+    pub const CRASH_SP: usize = offset_of!(CrashRegisters, sp);
 }
 
 impl PerCpu {
@@ -77,10 +77,10 @@ impl PerCpu {
             crash_stack_top: Cell::new(0),
             el2_key: Cell::new([0; 2]),
             has_pauth: Cell::new(0),
+            host: HostState::new(),
             crash: UnsafeCell::new(CrashRegisters { x: [0; 31], sp: 0 }),
             index: Cell::new(0),
             affinity: Cell::new(0),
-            running: Cell::new(0),
             fp_area: Cell::new(0),
             cpu: Once::new(),
         }

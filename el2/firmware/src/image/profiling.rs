@@ -10,6 +10,7 @@ use verdigris_core::cpu::{Fixed, IdRegisters};
 use super::sysreg::{dsb_nsh, isb, read, write};
 
 /// The host's settings, where the CPU has such records.
+#[derive(Clone, Copy)]
 pub struct Stopped {
     /// PMSCR_EL1 (FEAT_SPE).
     sampling: Option<u64>,
@@ -19,7 +20,15 @@ pub struct Stopped {
     branches: Option<u64>,
 }
 
+/// Tells whether a CPU has any such record.
+pub const fn is_present(id: &IdRegisters, fixed: &Fixed) -> bool {
+    fixed.pmscr.is_some() || id.has_trace_filter() || id.has_brbe()
+}
+
 impl Stopped {
+    /// What is stopped where nothing records.
+    pub const NOTHING: Self = Self { sampling: None, trace: None, branches: None };
+
     /// Stops all records and waits until what they hold is in memory.
     pub fn begin(id: &IdRegisters, fixed: &Fixed) -> Self {
         let stopped = Self {

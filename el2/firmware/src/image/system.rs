@@ -8,11 +8,15 @@ use core::fmt;
 
 use spin::Once;
 use verdigris_core::cpu::{
-    Controls, CpuSelection, Errata, Fixed, IdRegisters, Mismatch, Selection,
+    Controls, CpuSelection, Errata, Fixed, IdRegisters, Mismatch, Selection, vtcr,
 };
 use verdigris_core::exception::PstateFeatures;
 use verdigris_core::options::Options;
 use verdigris_stage2::flush;
+
+use super::boot;
+use super::controls::Prepared;
+use super::switch::Parts;
 
 static SELECTION: Once<Selection> = Once::new();
 /// What follows from the ID registers of one CPU.
@@ -27,6 +31,14 @@ pub struct Cpu {
     pub guest: Controls,
     /// Registers written once.
     pub fixed: Fixed,
+    /// What the world switch does here.
+    pub parts: Parts,
+    /// The control registers that a switch to the host writes.
+    pub to_host: Prepared,
+    /// The control registers that a switch to a guest writes.
+    pub to_guest: Prepared,
+    /// Its own bits of VTCR_EL2 while a guest runs.
+    pub vtcr: u64,
 }
 
 /// Chooses from what the boot CPU has and what the command line allows.
@@ -65,11 +77,17 @@ pub fn admit(id: IdRegisters) -> Result<Cpu, Refusal> {
     if chosen.errata.union(selection.errata) != chosen.errata {
         return Err(Refusal::Errata(selection.errata));
     }
+    let (host, guest) = (Controls::host(&id, chosen), Controls::guest(&id, chosen));
+    let fixed = Fixed::new(&id);
     Ok(Cpu {
+        parts: Parts::of(&id, &fixed, &selection),
+        to_host: Prepared::differing(&host, boot::host_vectors_address(&id), &guest),
+        to_guest: Prepared::differing(&guest, boot::guest_vectors_address(&id), &host),
+        vtcr: vtcr::updates(&selection),
         selection,
-        host: Controls::host(&id, chosen),
-        guest: Controls::guest(&id, chosen),
-        fixed: Fixed::new(&id),
+        host,
+        guest,
+        fixed,
         id,
     })
 }

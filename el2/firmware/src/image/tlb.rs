@@ -34,11 +34,21 @@ impl Context {
     /// The registers describe a live tree, or nobody runs below EL2 until another one is loaded.
     pub unsafe fn load(self) {
         // SAFETY: the caller's word.
+        unsafe { self.write() };
+        isb();
+    }
+
+    /// Writes the registers, which are in force after the next ISB or ERET.
+    ///
+    /// # Safety
+    /// As [`Self::load`].
+    #[inline]
+    pub unsafe fn write(self) {
+        // SAFETY: the caller's word.
         unsafe {
             sysreg::write!("vtcr_el2", self.vtcr);
             sysreg::write!("vttbr_el2", self.vttbr);
         }
-        isb();
     }
 }
 
@@ -58,14 +68,23 @@ impl WalksOff {
     /// Turns stage-1 walks of the EL1&0 regime off: EPD on while the MMU counts as on.
     pub fn begin() -> Self {
         let saved = Self { tcr: sysreg::read!("tcr_el1"), sctlr: sysreg::read!("sctlr_el1") };
-        // SAFETY: EL1 does not run until `end` puts both back.
+        saved.walk_no_more();
+        saved
+    }
+
+    /// The same, where the caller has just read the registers and will load others.
+    pub fn until_loaded(tcr: u64, sctlr: u64) {
+        Self { tcr, sctlr }.walk_no_more();
+    }
+
+    fn walk_no_more(&self) {
+        // SAFETY: EL1 does not run until both have been written again.
         unsafe {
-            sysreg::write!("tcr_el1", saved.tcr | EPD);
+            sysreg::write!("tcr_el1", self.tcr | EPD);
             isb();
-            sysreg::write!("sctlr_el1", saved.sctlr | MMU_ON);
+            sysreg::write!("sctlr_el1", self.sctlr | MMU_ON);
         }
         isb();
-        saved
     }
 
     /// Puts the registers back, the other way round.

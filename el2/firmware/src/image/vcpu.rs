@@ -10,16 +10,17 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, Readable, SPSR_EL2};
 use verdigris_abi::{Error, ExitReason, Ipa, PAGE_SIZE, Pa, Stat, Status};
-use verdigris_core::call::{Registers, VcpuHandle};
+use verdigris_core::call::{Call, Registers, VcpuHandle};
 use verdigris_core::esr::{Abort, Access, FaultStatus, Syndrome, hpfar_to_ipa};
 use verdigris_core::guest::{
-    Context, ExitRecord, Machine, Outcome, Pending, StageTwoFault, decide, resume,
+    Context, ExitRecord, Machine, Outcome, Pending, StageTwoFault, call_exit, decide, resume,
 };
 use verdigris_stage2::{Access as FaultAccess, FaultKind, Resolution};
 
 use super::percpu::PerCpu;
+use super::presence::Stay;
 use super::switch::World;
-use super::vm::{Vm, VmRef};
+use super::vm::{Held, Vm};
 use super::vm_env::VmEnv;
 use super::{boot, crash, memory, sysreg, tlb};
 
@@ -118,38 +119,55 @@ fn machine<'a>(vm: &Vm, percpu: &'a PerCpu) -> Machine<'a> {
     Machine { raw: &percpu.cpu().id, ipa_bits: vm.ipa_bits() as u8 }
 }
 
-/// Runs a vCPU on this CPU until the host is needed, and writes why to x1 and on.
-pub fn run(vm: &mut VmRef, x: &mut Registers, percpu: &PerCpu) -> Status {
-    let (index, run_flags, value) = (x[2] as u8, x[3], x[4]);
-    if boot::is_streaming(percpu) {
+/// Answers VCPU_RUN: runs a vCPU on this CPU until the host is needed, and writes why to x1 and on.
+#[inline(never)]
+pub fn answer_run(x: &mut Registers, percpu: &PerCpu) {
+    x[0] = match run(x, percpu) {
+        Ok(()) => 0,
+        Err(error) => error.code() as u64,
+    };
+}
+
+#[inline(always)]
+fn run(x: &mut Registers, percpu: &PerCpu) -> Status {
+    let vcpu = Call::decode_run(x)?;
+    let cpu = percpu.cpu();
+    if cpu.parts.is_host_streaming() {
         return Err(Error::Busy);
     }
-    let mut guard = Guard::take(vm, index)?;
+    let held = Held::get(vcpu.vm)?;
+    let vm = held.vm();
+    let mut guard = Guard::take(vm, vcpu.index)?;
     let State { context, pending } = guard.state();
-    let exception = resume(context, pending, run_flags, value)?;
+    let exception = resume(context, pending, x[3], x[4])?;
     vm.count(Stat::Runs, 1);
-    let record = {
-        // The switch needs the VM while the loop leaves EL2 in between.
-        let live = vm.live();
-        let mut world = World::enter(live, index.into(), context, percpu);
-        if let Some(exception) = exception {
-            world.inject(context, exception);
+    let mut world = World::enter(vm, vcpu.index.into(), context, percpu, cpu);
+    if context.debug.is_active() {
+        world.load_debug(&context.debug);
+    }
+    if let Some(exception) = exception {
+        world.inject(context, exception);
+    }
+    let mut runner = Runner { vm, percpu, world: &mut world };
+    let reason = loop {
+        let kind = runner.enter(context);
+        crash::stop_if_reporting();
+        let syndrome = Syndrome(ESR_EL2.get());
+        // The most frequent of exits needs no decoding.
+        if kind == KIND_SYNCHRONOUS && syndrome.class() == CLASS_HVC {
+            break call_exit(syndrome.immediate(), false, context).put(x);
         }
-        let mut runner = Runner { live, percpu, world: &mut world };
-        let record = loop {
-            let kind = vm.outside(|| runner.enter(context));
-            if let Some(record) = runner.handle(kind, context, pending) {
-                break record;
-            }
-        };
-        world.leave(context);
-        record
+        if let Some(record) = runner.handle(kind, syndrome, context, pending) {
+            break record.put(x);
+        }
     };
-    vm.count(exit_stat(record.reason), 1);
-    x[1] = record.reason as u64;
-    x[2..].copy_from_slice(&record.words);
+    world.leave(context);
+    vm.count(exit_stat(reason), 1);
     Ok(())
 }
+
+/// The exception class of HVC (Arm ARM D24.2.40).
+const CLASS_HVC: u8 = 0x16;
 
 fn exit_stat(reason: ExitReason) -> Stat {
     match reason {
@@ -165,7 +183,7 @@ fn exit_stat(reason: ExitReason) -> Stat {
 
 /// A run in progress.
 struct Runner<'a, 'w> {
-    live: &'static Vm,
+    vm: &'static Vm,
     percpu: &'a PerCpu,
     world: &'w mut World<'a>,
 }
@@ -189,35 +207,35 @@ impl Runner<'_, '_> {
     }
 
     /// Handles an exception of the guest; `None` lets it run on.
+    #[inline(never)]
     fn handle(
         &mut self,
         kind: u64,
+        syndrome: Syndrome,
         context: &mut Context,
         pending: &mut Pending,
     ) -> Option<ExitRecord> {
-        crash::stop_if_reporting();
-        let syndrome = Syndrome(ESR_EL2.get());
         match kind {
             KIND_SYNCHRONOUS => {}
             KIND_SERROR => return Some(ExitRecord::new(ExitReason::SError).with(4, syndrome.0)),
             _ => return Some(ExitRecord::new(ExitReason::Interrupt)),
         }
         let far = FAR_EL2.get();
-        match decide(syndrome, far, context, &machine(self.live, self.percpu)) {
-            Outcome::Resume => self.live.count(Stat::Traps, 1),
+        match decide(syndrome, far, context, &machine(self.vm, self.percpu)) {
+            Outcome::Resume => self.vm.count(Stat::Traps, 1),
             Outcome::Inject(exception) => {
-                self.live.count(Stat::Traps, 1);
+                self.vm.count(Stat::Traps, 1);
                 self.world.inject(context, exception);
             }
             Outcome::Exit(record) => return Some(record),
             Outcome::LoadFp => self.world.load_fp(&context.fp),
             Outcome::LoadDebug => {
-                self.live.count(Stat::Traps, 1);
+                self.vm.count(Stat::Traps, 1);
                 self.world.load_debug(&context.debug);
             }
             Outcome::StageTwo(fault) => return self.stage_two(fault, pending),
             Outcome::TlbConflict => {
-                self.live.count(Stat::FaultOther, 1);
+                self.vm.count(Stat::FaultOther, 1);
                 tlb::vmid_local();
                 sysreg::dsb_nsh();
                 sysreg::isb();
@@ -230,7 +248,7 @@ impl Runner<'_, '_> {
     fn stage_two(&self, fault: StageTwoFault, pending: &mut Pending) -> Option<ExitRecord> {
         let Some(ipa) = self.fault_ipa(&fault.abort, fault.far) else {
             // The guest's own tables changed under its access: it will try again.
-            self.live.count(Stat::FaultSpurious, 1);
+            self.vm.count(Stat::FaultSpurious, 1);
             return None;
         };
         let kind = match fault.abort.status {
@@ -244,12 +262,13 @@ impl Runner<'_, '_> {
             Access::Execute => FaultAccess::Execute,
         };
         if matches!(fault.abort.status, FaultStatus::AddressSize(_)) {
-            self.live.count(Stat::FaultOther, 1);
+            self.vm.count(Stat::FaultOther, 1);
             *pending = Some(fault);
-            return Some(ExitRecord::fault(&fault, ipa, self.live.stage2.sequence()));
+            return Some(ExitRecord::fault(&fault, ipa, self.vm.stage2.sequence()));
         }
-        let env = VmEnv::new(self.live, self.percpu);
-        match self.live.stage2.resolve_fault(&env, ipa, access, kind) {
+        let _stay = Stay::begin(self.percpu.index.get());
+        let env = VmEnv::new(self.vm, self.percpu);
+        match self.vm.stage2.resolve_fault(&env, ipa, access, kind) {
             Resolution::Resolved | Resolution::Spurious => None,
             Resolution::ToHost { sequence, .. } => {
                 *pending = Some(fault);

@@ -16,7 +16,8 @@
     .balign 0x80
     msr     sp_el0, x0
     mrs     x0, tpidr_el2
-    stp     x1, x2, [x0, #{CRASH_X} + 8]
+    add     x0, x0, #{CRASH_X}
+    stp     x1, x2, [x0, #8]
     mov     x1, #\kind
     b       crash_common
 .endm
@@ -117,26 +118,27 @@ host_return:
     dsb     nsh                         // no speculation past the return
     isb
 
-// x0: PerCpu; x1: kind; x1 and x2 are stored, x0 is in SP_EL0.
+// x0: the place for the registers in PerCpu; x1: kind; x1 and x2 are stored, x0 is in SP_EL0.
 crash_common:
-    stp     x3, x4, [x0, #{CRASH_X} + 24]
-    stp     x5, x6, [x0, #{CRASH_X} + 40]
-    stp     x7, x8, [x0, #{CRASH_X} + 56]
-    stp     x9, x10, [x0, #{CRASH_X} + 72]
-    stp     x11, x12, [x0, #{CRASH_X} + 88]
-    stp     x13, x14, [x0, #{CRASH_X} + 104]
-    stp     x15, x16, [x0, #{CRASH_X} + 120]
-    stp     x17, x18, [x0, #{CRASH_X} + 136]
-    stp     x19, x20, [x0, #{CRASH_X} + 152]
-    stp     x21, x22, [x0, #{CRASH_X} + 168]
-    stp     x23, x24, [x0, #{CRASH_X} + 184]
-    stp     x25, x26, [x0, #{CRASH_X} + 200]
-    stp     x27, x28, [x0, #{CRASH_X} + 216]
-    stp     x29, x30, [x0, #{CRASH_X} + 232]
+    stp     x3, x4, [x0, #24]
+    stp     x5, x6, [x0, #40]
+    stp     x7, x8, [x0, #56]
+    stp     x9, x10, [x0, #72]
+    stp     x11, x12, [x0, #88]
+    stp     x13, x14, [x0, #104]
+    stp     x15, x16, [x0, #120]
+    stp     x17, x18, [x0, #136]
+    stp     x19, x20, [x0, #152]
+    stp     x21, x22, [x0, #168]
+    stp     x23, x24, [x0, #184]
+    stp     x25, x26, [x0, #200]
+    stp     x27, x28, [x0, #216]
+    stp     x29, x30, [x0, #232]
     mrs     x2, sp_el0
-    str     x2, [x0, #{CRASH_X}]
+    str     x2, [x0]
     mov     x2, sp
     str     x2, [x0, #{CRASH_SP}]
+    sub     x0, x0, #{CRASH_X}
     ldr     x2, [x0, #{CRASH_STACK_TOP}]
     mov     sp, x2
     mov     x29, xzr

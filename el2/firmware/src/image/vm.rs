@@ -18,9 +18,10 @@ use verdigris_core::working_set::WorkingSets;
 use verdigris_stage2::{Geometry, Outcome, Root, Stage2};
 
 use super::bits::Dirty;
-use super::percpu::{self, PerCpu};
+use super::percpu::PerCpu;
 use super::presence::Stay;
 use super::statistics::{Statistics, per_gib};
+use super::system::Cpu;
 use super::vm_env::VmEnv;
 use super::{memory, sysreg, system, vcpu, working_set};
 
@@ -41,6 +42,8 @@ pub struct Vm {
     pub vcpus: [AtomicU64; MAX_VCPUS as usize],
     /// Which ranges have their idle ages kept.
     pub working_sets: WorkingSets,
+    /// VTCR_EL2, but for what each CPU adds.
+    common_vtcr: u64,
     /// Free table pages, linked through their first words.
     free: SpinMutex<u64>,
     /// Pages that were donated and have not been given back, regions included.
@@ -78,16 +81,14 @@ fn slot(handle: VmHandle) -> &'static Slot {
     &SLOTS[usize::from(handle.0) - 1]
 }
 
-/// A reference to a live VM, for the length of a call.
-pub struct VmRef {
-    vm: &'static Vm,
-    slot: &'static Slot,
-    _stay: Option<Stay>,
-}
+/// A count in the slot of a live VM, which keeps it from ending. Who has no more than this reads no
+/// table: a guest may run.
+pub struct Held(&'static Vm);
 
-impl VmRef {
-    /// Finds a live VM and begins a stay inside EL2.
-    pub fn get(handle: VmHandle, percpu: &PerCpu) -> Status<Self> {
+impl Held {
+    /// Finds a live VM.
+    #[inline]
+    pub fn get(handle: VmHandle) -> Status<Self> {
         let slot = slot(handle);
         let more = |state| (state & LIVE != 0).then_some(state + 1);
         slot.state
@@ -95,21 +96,34 @@ impl VmRef {
             .map_err(|_| Error::NoEntry)?;
         // SAFETY: the slot is live, so its address is that of an initialised `Vm`, and the count that
         // was just taken keeps it there.
-        let vm = unsafe { &*(slot.address.load(Ordering::Relaxed) as *const Vm) };
-        Ok(Self { vm, slot, _stay: Some(Stay::begin(percpu.index.get())) })
+        Ok(Self(unsafe { &*(slot.address.load(Ordering::Relaxed) as *const Vm) }))
     }
 
-    /// Returns the VM itself, which lives as long as this reference: nothing of a table.
-    pub fn live(&self) -> &'static Vm {
-        self.vm
+    /// Returns the VM, which lives as long as this.
+    pub fn vm(&self) -> &'static Vm {
+        self.0
     }
+}
 
-    /// Runs something outside EL2's counters: a guest. Nothing read from a table is kept over it.
-    pub fn outside<T>(&mut self, run: impl FnOnce() -> T) -> T {
-        self._stay = None;
-        let result = run();
-        self._stay = Some(Stay::begin(percpu::this().index.get()));
-        result
+impl Drop for Held {
+    #[inline]
+    fn drop(&mut self) {
+        slot(self.0.handle).state.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// A reference to a live VM and its tables, for the length of a call.
+pub struct VmRef {
+    // Fields are dropped in this order: the CPU has left before the VM may end.
+    _stay: Stay,
+    held: Held,
+}
+
+impl VmRef {
+    /// Finds a live VM and begins a stay inside EL2.
+    pub fn get(handle: VmHandle, percpu: &PerCpu) -> Status<Self> {
+        let held = Held::get(handle)?;
+        Ok(Self { _stay: Stay::begin(percpu.index.get()), held })
     }
 }
 
@@ -117,14 +131,7 @@ impl Deref for VmRef {
     type Target = Vm;
 
     fn deref(&self) -> &Vm {
-        self.vm
-    }
-}
-
-impl Drop for VmRef {
-    fn drop(&mut self) {
-        self._stay = None;
-        self.slot.state.fetch_sub(1, Ordering::Release);
+        self.held.0
     }
 }
 
@@ -209,6 +216,8 @@ pub fn destroy_all(percpu: &PerCpu) -> Status<u64> {
 
 impl Vm {
     fn new(handle: VmHandle, root: Root, region: Pa, region_pages: u64) -> Self {
+        let geometry = root.geometry();
+        let geometry = vtcr::Geometry { t0sz: geometry.t0sz(), sl0: geometry.sl0() };
         Self {
             handle,
             stage2: Stage2::new(root, system::flush_config()),
@@ -216,6 +225,7 @@ impl Vm {
             last_vcpu: array::from_fn(|_| LastVcpu::new()),
             vcpus: array::from_fn(|_| AtomicU64::new(0)),
             working_sets: WorkingSets::new(),
+            common_vtcr: vtcr::common(geometry, system::selection()),
             free: SpinMutex::new(0),
             donated_pages: AtomicUsize::new(region_pages as usize),
             unmapped_pages: AtomicU64::new(NOT_BEGUN),
@@ -231,10 +241,8 @@ impl Vm {
     }
 
     /// Returns VTCR_EL2 for the VM on a CPU.
-    pub fn vtcr(&self, percpu: &PerCpu) -> u64 {
-        let geometry = self.stage2.root().geometry();
-        let geometry = vtcr::Geometry { t0sz: geometry.t0sz(), sl0: geometry.sl0() };
-        vtcr::guest(geometry, system::selection(), &percpu.cpu().selection)
+    pub fn vtcr(&self, cpu: &Cpu) -> u64 {
+        self.common_vtcr | cpu.vtcr
     }
 
     /// Adds to a statistic.

@@ -99,8 +99,10 @@ impl Tlb for VmEnv<'_> {
         self.saved.set(Some((current, walks)));
         // An invalidation uses the VMID alone. Beside it stands a root without entries, so that no
         // walk under this VMID, which a rollover may give away meanwhile, leaves anything in a TLB.
-        let wanted =
-            Context { vttbr: vmid << 48 | memory::empty_root().0, vtcr: self.vm.vtcr(self.percpu) };
+        let wanted = Context {
+            vttbr: vmid << 48 | memory::empty_root().0,
+            vtcr: self.vm.vtcr(self.percpu.cpu()),
+        };
         // SAFETY: an empty tree is live for ever; `leave` loads the former context before anyone runs.
         unsafe { wanted.load() };
     }

@@ -1,5 +1,4 @@
 //! VMIDs in the CPU: who runs under which, and the invalidation at a rollover.
-#![allow(unsafe_code)]
 
 use log::warn;
 use spin::mutex::SpinMutex;
@@ -7,6 +6,7 @@ use verdigris_core::vmid::{Entered, Tlbs, VmidPool, Vmids};
 
 use super::percpu::PerCpu;
 use super::sysreg::dsb_ish;
+use super::system::Cpu;
 use super::tlb::{self, Context};
 use super::vm::Vm;
 use super::{power, system};
@@ -51,18 +51,15 @@ impl Tlbs for AllTlbs {
 }
 
 /// Makes this CPU one that runs the VM.
+#[inline]
 pub fn enter(percpu: &PerCpu, vm: &Vm) -> Entered {
     VMIDS.enter(percpu.index.get(), &vm.vmid, || POOL.lock(), &AllTlbs)
 }
 
-/// Loads the VM's stage 2.
-///
-/// # Safety
-/// EL1 does not run before the rest of the guest's context is loaded.
-pub unsafe fn load(vm: &Vm, entered: Entered, percpu: &PerCpu) {
+/// Returns the VM's stage 2 as this CPU walks it.
+pub fn context(vm: &Vm, entered: Entered, cpu: &Cpu) -> Context {
     let vttbr = u64::from(entered.vmid()) << 48 | vm.stage2.root().pa().0;
-    // SAFETY: the tree is live while the VM is referenced.
-    unsafe { Context { vttbr, vtcr: vm.vtcr(percpu) }.load() }
+    Context { vttbr, vtcr: vm.vtcr(cpu) }
 }
 
 /// Marks that this CPU runs no guest; the host's stage 2 is in force, and an ISB came after that.

@@ -86,5 +86,24 @@ fn groups_follow_the_id_registers() {
     assert!(!Group::PointerAuth.is_present(&none) && !Group::Ras.is_present(&none));
     assert!(Group::PointerAuth.is_present(&PART) && Group::Ras.is_present(&PART));
     assert_eq!(Slot::ApgaHi.group(), Group::PointerAuth);
-    assert_eq!((Slot::Vdisr.group(), Slot::Sctlr.group()), (Group::Ras, Group::Base));
+    assert_eq!((Slot::Vdisr.group(), Slot::Sctlr.group()), (Group::Ras, Group::Walks));
+    for always in [Group::Walks, Group::Virtual] {
+        assert!(always.is_present(&none));
+    }
+    assert!(!Group::SigningKey.is_present(&none) && Group::SigningKey.is_present(&PART));
+}
+
+#[test]
+fn pairs_of_registers_are_of_one_group() {
+    for pair in Slot::ALL.chunks(2) {
+        assert_eq!(pair[0].group(), pair[pair.len() - 1].group(), "{pair:?}");
+    }
+}
+
+#[test]
+fn what_is_never_saved_can_be_written_by_no_guest() {
+    for slot in Slot::ALL.iter().filter(|slot| slot.group() == Group::Virtual) {
+        // VPIDR_EL2, VMPIDR_EL2 and CNTVOFF_EL2: op1 is 4, which is UNDEFINED at EL1 and EL0.
+        assert!(slot.asm().ends_with("_EL2"), "{slot:?}");
+    }
 }
