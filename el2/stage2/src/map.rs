@@ -219,8 +219,9 @@ impl Stage2 {
             }
             may_link(&at)?;
             let page = reserve.take().ok_or(Error::Retry)?;
-            if at.entry().exchange(Descriptor::INVALID, Descriptor::table(page)).is_err() {
-                reserve.put_back(page);
+            match at.entry().exchange(Descriptor::INVALID, Descriptor::table(page)) {
+                Ok(_) => self.search.restart(),
+                Err(_) => reserve.put_back(page),
             }
         }
     }

@@ -16,8 +16,10 @@ use crate::hardware::Env;
 use crate::memory::{Table, TablePage};
 use crate::range::{Outcome, Range};
 use crate::stage2::{Stage2, count_retry};
-use crate::sync::{AtomicU64, Ordering, Weakness, weakened};
+use crate::sync::{Weakness, weakened};
 use crate::walk::{self, Position};
+// Those of the language under loom too: nothing is reached through them, so no order has to be explored.
+use core::sync::atomic::{AtomicU64, Ordering};
 use verdigris_abi::{Error, Ipa, PAGE_SIZE, Stat};
 
 /// Most steps through the tree that one call takes in search of an empty table: some GiB of tables.
@@ -30,7 +32,7 @@ type Stop = Option<Error>;
 pub struct Search {
     /// The page from which it goes on.
     next: AtomicU64,
-    /// Pages that it passed since it found a table last.
+    /// Pages that it passed since it found a table last, or since one may have become empty behind it.
     barren: AtomicU64,
 }
 
@@ -38,6 +40,11 @@ impl Search {
     /// Makes a search that has not begun.
     pub fn new() -> Self {
         Self { next: AtomicU64::new(0), barren: AtomicU64::new(0) }
+    }
+
+    /// Makes it go around the whole tree once more: what it has passed may have become empty since.
+    pub(crate) fn restart(&self) {
+        self.barren.store(0, Ordering::Relaxed);
     }
 }
 
@@ -86,7 +93,7 @@ impl Stage2 {
     }
 
     /// Goes on with the search for empty tables; tells whether it has been around the whole tree since one
-    /// was found last.
+    /// was found last, a table linked or a leaf taken away.
     ///
     /// An interrupt stops it, and the next call goes on from there: so however many come, the answer does.
     /// Two CPUs may search the same part and lose count of each other's steps, which costs a try.
@@ -104,9 +111,9 @@ impl Stage2 {
                 Err(_) => return false,
             };
             if found {
-                barren.store(0, Ordering::Relaxed);
+                self.search.restart();
             } else if barren.load(Ordering::Relaxed) >= end {
-                barren.store(0, Ordering::Relaxed);
+                self.search.restart();
                 return true;
             }
             if env.interrupt_pending() {

@@ -142,6 +142,8 @@ impl Stage2 {
             // each other: under the mark nothing new comes into the range.
             strip.is_stopped |= strip.page > page && env.interrupt_pending();
         }
+        // Tables may be empty now that the search for them has passed.
+        self.search.restart();
         let reached = strip.page.min(strip.window.end);
         if strip.found_gone && reached > page {
             self.finish_others(env, Range { start: page, end: reached });

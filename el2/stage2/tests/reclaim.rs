@@ -147,3 +147,34 @@ fn interrupts_delay_the_answer_that_there_is_no_memory_and_no_more() {
     assert!(tries.expect("an answer") > 8, "an interrupt stops the search after a step");
     assert_eq!(all_leaves(&machine, 40, 1).len(), 8, "nothing else changed");
 }
+
+/// Runs a map until it is neither told to try again nor stopped, and leaves EL2 in between.
+fn map_at_last(machine: &Machine, vm: &Stage2, ipa: u64) -> Outcome {
+    let retry = Outcome::stopped(0, Error::Retry);
+    let attempt = |_| {
+        machine.reenter();
+        Some(map_now(machine, vm, ipa, 1)).filter(|outcome| *outcome != retry)
+    };
+    (0..20_000).find_map(attempt).expect("an answer")
+}
+
+#[test]
+fn a_search_that_was_cut_short_finds_what_became_empty_behind_it() {
+    let (machine, vm) = vm();
+    for ipa in [0, 100 * MIB] {
+        assert_eq!(map_now(&machine, &vm, ipa, 1), Outcome::done(1));
+    }
+    machine.keep_free(0);
+    for round in 0..4 {
+        let (taken, wanted) = (round * 2 * MIB, (round + 1) * 2 * MIB);
+        machine.interrupt_after.set(Some(0));
+        for _ in 0..4 {
+            let outcome = map_now(&machine, &vm, wanted, 1);
+            assert_eq!(outcome, Outcome::stopped(0, Error::Retry), "stopped after a step");
+        }
+        machine.interrupt_after.set(None);
+        unmap(&machine, &vm, taken, 1);
+        machine.interrupt_after.set(Some(0));
+        assert_eq!(map_at_last(&machine, &vm, wanted), Outcome::done(1), "round {round}");
+    }
+}
