@@ -119,6 +119,9 @@ const WRITING: u64 = S2AP_WRITE | DBM | GRANTED;
 /// What makes a leaf dirty: what a harvest takes.
 pub(crate) const DIRTY: u64 = S2AP_WRITE | WRITTEN;
 
+/// What tells a valid leaf, and what only leaves may have.
+pub(crate) const LEAVES_ONLY: u64 = VALID | AF | WRITING | DIRTY;
+
 /// Where a BUSY entry keeps AF, S2AP\[1\], GRANTED, WRITTEN and DBM of the leaf that it remembers.
 const FROZEN: u64 = 0b1_1111 << 58;
 
@@ -142,10 +145,7 @@ impl Descriptor {
 
     /// Makes the link of a retired table: an invalid entry that holds a page address.
     pub(crate) const fn link(next: u64) -> Self {
-        assert!(
-            next & (AF | WRITING | DIRTY | BUSY | VALID) == 0,
-            "a link reads as an invalid entry"
-        );
+        assert!(next & (LEAVES_ONLY | BUSY) == 0, "a link reads as an invalid entry");
         Self(next)
     }
 
@@ -190,6 +190,12 @@ impl Descriptor {
         }
     }
 
+    /// Returns the output address of an entry of a last-level table: there all that is valid is a page.
+    #[inline(always)]
+    pub(crate) const fn page_address(self) -> Option<Pa> {
+        if self.is_valid() { Some(Pa(self.0 & ADDRESS)) } else { None }
+    }
+
     /// Tells whether the access flag is set. Only leaves have it.
     pub const fn is_young(self) -> bool {
         self.0 & AF != 0
@@ -223,6 +229,12 @@ impl Descriptor {
     /// Tells whether the page may have been written since it was last found, or made, clean.
     pub const fn is_dirty(self) -> bool {
         self.is_valid() && self.0 & DIRTY != 0
+    }
+
+    /// Returns 1 for a dirty leaf, or else 0: what is no leaf has none of the bits that make one dirty.
+    #[inline(always)]
+    pub(crate) const fn dirty_bit(self) -> u64 {
+        (self.0 >> S2AP_WRITE.trailing_zeros() | self.0 >> WRITTEN.trailing_zeros()) & 1
     }
 
     /// Takes the permission to write, and the host's grant of it.
@@ -296,7 +308,7 @@ impl Descriptor {
     /// Makes a BUSY entry that remembers a leaf: what only leaves may have stands five bits elsewhere.
     pub(crate) const fn frozen(self) -> Self {
         assert!(self.is_valid(), "only leaves are remembered");
-        let rest = self.0 & !(VALID | AF | WRITING | DIRTY);
+        let rest = self.0 & !LEAVES_ONLY;
         let history = (self.0 & AF) << 48 | (self.0 & S2AP_WRITE) << 52;
         let grant = (self.0 & (GRANTED | WRITTEN)) << 5 | (self.0 & DBM) << 11;
         Self(rest | history | grant | BUSY)

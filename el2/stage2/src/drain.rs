@@ -7,13 +7,13 @@
 //! that asked for that page; and its progress stays before the leaves that are left. Whoever takes the
 //! last leaf retires the table.
 //!
-//! Leaves are taken by exchange, as everywhere: a call that overlaps may have found the table before it
-//! was unlinked, or may be draining it too, and each leaf is to be reported once.
+//! Leaves are taken by one atomic step each: a call that overlaps may have found the table before it was
+//! unlinked, or may be draining it too, and each leaf is to be reported once.
 //!
 //! There are a few slots, so that a way past them is short. A call that finds none free takes all leaves
 //! of its table at once, interrupts or not.
 
-use crate::descriptor::{Descriptor, Level, TABLE_ENTRIES};
+use crate::descriptor::{Level, TABLE_ENTRIES};
 use crate::dirty::DirtySink;
 use crate::entry::Entry;
 use crate::hardware::{Env, Removed};
@@ -23,7 +23,7 @@ use crate::range::Range;
 use crate::stage2::{BATCH, Stage2};
 use crate::sync::{AtomicU64, Lock, Ordering};
 use crate::unmap::Strip;
-use verdigris_abi::{Ipa, PAGE_SIZE, Pa, Stat};
+use verdigris_abi::{Ipa, PAGE_SIZE, Pa};
 
 /// Most tables that are parked at a time.
 const SLOTS: usize = if cfg!(loom) { 1 } else { 8 };
@@ -195,16 +195,8 @@ impl Stage2 {
     ) {
         let index = Level::L3.index(part.start * PAGE_SIZE);
         let entries = &env.table(table)[index..][..part.page_count() as usize];
-        let (taken, dirty) = self.drain_entries(env, entries, part.ipa());
-        env.count(Stat::LeavesUnmapped, taken);
-        env.count(Stat::PagesMapped, taken.wrapping_neg());
-        // By the one invalidation of the table's span.
-        env.count(Stat::FlushesDone, taken);
-        strip.note_leaves(
-            env,
-            &self.orphans,
-            Mask { bits: dirty, ..Mask::new(part.ipa(), Level::L3) },
-        );
+        let dirty = self.drain_entries(env, strip, entries, part.ipa());
+        strip.note_leaves(&self.orphans, dirty);
         let whole = index as u64 & !(BATCH - 1);
         let all = &env.table(table)[whole as usize..];
         let all = &all[..all.len().min(BATCH as usize)];
@@ -215,19 +207,30 @@ impl Stage2 {
         }
     }
 
-    /// Takes leaves and gives their memory back; returns how many, and which were dirty.
-    fn drain_entries<E: Env>(&self, env: &E, entries: &[Entry], first: Ipa) -> (u64, u64) {
-        let (mut taken, mut dirty) = (0, 0);
+    /// Takes leaves and gives their memory back; returns which were dirty.
+    #[inline(always)]
+    fn drain_entries<E: Env>(
+        &self,
+        env: &E,
+        strip: &mut Strip<impl DirtySink>,
+        entries: &[Entry],
+        first: Ipa,
+    ) -> Mask {
+        let level = Level::L3;
+        let (mut taken, mut bits) = (0, 0);
         let leaves = entries.iter().enumerate().filter_map(|(index, entry)| {
-            let level = Level::L3;
-            let old = entry.take_leaf(level, Descriptor::INVALID)?;
+            let old = entry.take_unlinked();
+            // The bit of entry n comes in at the top and is n places from the last one's in the end.
+            bits = bits >> 1 | old.dirty_bit() << 63;
+            let pa = old.page_address()?;
             taken += 1;
-            dirty |= u64::from(old.is_dirty()) << index;
-            let ipa = Ipa(first.0 + index as u64 * level.bytes());
-            Some(Removed { ipa, pa: old.leaf_address(level)?, level, old })
+            Some(Removed { ipa: Ipa(first.0 + index as u64 * level.bytes()), pa, level, old })
         });
-        self.settle(env, leaves);
-        (taken, dirty)
+        self.settle(env, level, leaves);
+        let bits = bits >> (BATCH - entries.len() as u64);
+        // One invalidation, of the table's span, was for all of them.
+        strip.count_taken(taken, 1, taken);
+        Mask { bits, ..Mask::new(first, level) }
     }
 }
 

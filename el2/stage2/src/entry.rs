@@ -11,7 +11,7 @@
 //! not a table that was linked, not the link of a table that was retired.
 #![allow(unsafe_code)]
 
-use crate::descriptor::{Descriptor, GRANTED, Level};
+use crate::descriptor::{Descriptor, GRANTED, LEAVES_ONLY, Level};
 use crate::sweep::{Age, GROUP, Packed, sweep_dense, sweep_each};
 use crate::sync::{AtomicU64, Ordering, Weakness, weakened};
 
@@ -58,13 +58,25 @@ impl Entry {
     ///
     /// `None` if there is no leaf at that level. Release, like every store that removes: who sees the
     /// entry gone sees what was counted before.
+    #[inline(always)]
     pub fn take_leaf(&self, level: Level, instead: Descriptor) -> Option<Descriptor> {
         self.update_leaf(level, |_| Some(instead)).ok()
+    }
+
+    /// Takes whatever leaf is in an entry of an unlinked table; returns what stood there.
+    ///
+    /// By clearing what only leaves have. In an unlinked table nothing is made or broken any more, but
+    /// another CPU may be at the same leaves, or have retired the table already: the link in its first
+    /// entry has none of those bits, and stays.
+    #[inline(always)]
+    pub(crate) fn take_unlinked(&self) -> Descriptor {
+        Descriptor(self.0.fetch_and(!LEAVES_ONLY, Ordering::AcqRel))
     }
 
     /// Changes a leaf by an exchange from the very value that `change` was given.
     ///
     /// Returns the old leaf. `Err` with what stands there if that is no leaf, or `change` wants none.
+    #[inline(always)]
     pub fn update_leaf(
         &self,
         level: Level,

@@ -114,7 +114,9 @@ pub trait Shares {
     }
 
     /// Takes note of leaves of one level that are gone, as [`Shares::removed`] does of each.
-    fn removed_all(&self, leaves: impl Iterator<Item = Removed>) {
+    ///
+    /// The leaves of a table that is unlinked are taken by this very iterator.
+    fn removed_all(&self, _level: Level, leaves: impl Iterator<Item = Removed>) {
         leaves.for_each(|leaf| self.removed(&leaf));
     }
 }

@@ -1,6 +1,7 @@
 //! A batch of leaves of one table that were changed together: up to 64, one bit each.
 
-use crate::descriptor::{Descriptor, Level};
+use crate::descriptor::{Descriptor, Kind, Level};
+use crate::entry::Entry;
 use crate::flush::Span;
 use crate::hardware::Removed;
 use crate::stage2::BATCH;
@@ -81,11 +82,29 @@ impl Taken {
         }
     }
 
-    pub(crate) fn push(&mut self, index: usize, old: Descriptor) {
-        self.mask.set(index);
-        self.young |= u64::from(old.is_young()) << index;
-        self.dirty |= u64::from(old.is_dirty()) << index;
-        self.old[index] = old;
+    /// Takes leaves away, as far as no table comes between; returns how many entries it passed.
+    pub(crate) fn take(&mut self, entries: &[Entry]) -> u64 {
+        // A loop for each level: what a leaf looks like is a constant there.
+        match self.mask.level {
+            Level::L3 => self.take_at(Level::L3, entries),
+            Level::L2 => self.take_at(Level::L2, entries),
+            level => self.take_at(level, entries),
+        }
+    }
+
+    #[inline(always)]
+    fn take_at(&mut self, level: Level, entries: &[Entry]) -> u64 {
+        for (index, entry) in entries.iter().enumerate() {
+            if let Some(old) = entry.take_leaf(level, Descriptor::INVALID) {
+                self.mask.bits |= 1 << index;
+                self.young |= u64::from(old.is_young()) << index;
+                self.dirty |= u64::from(old.is_dirty()) << index;
+                self.old[index] = old;
+            } else if matches!(entry.read().kind(level), Kind::Table(_)) {
+                return index as u64;
+            }
+        }
+        entries.len() as u64
     }
 
     pub(crate) fn removed(&self) -> impl Iterator<Item = Removed> {

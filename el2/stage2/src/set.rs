@@ -141,7 +141,7 @@ impl Stage2 {
         if made {
             flush::publish(env);
             env.count(Stat::LeavesSet, 1);
-            self.settle(env, once(removed));
+            self.settle(env, set.level, once(removed));
         } else {
             self.report(env, &removed);
         }

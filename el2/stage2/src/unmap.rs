@@ -46,6 +46,17 @@ pub(crate) struct Strip<'a, S> {
     dirty: &'a mut S,
     /// The mark that the call works under.
     hold: &'a Hold,
+    counts: Counts,
+}
+
+/// What a call has done so far, for the statistics: they are brought up to date at its end.
+#[derive(Default)]
+struct Counts {
+    leaves: u64,
+    pages: u64,
+    /// Leaves that were invalidated by what was done for a table or block around them.
+    flushed: u64,
+    dirty: u64,
 }
 
 /// How an entry's span lies to a call's range and window.
@@ -144,6 +155,7 @@ impl Stage2 {
         }
         // Tables may be empty now that the search for them has passed.
         self.search.restart();
+        strip.publish_counts(env);
         let reached = strip.page.min(strip.window.end);
         if strip.found_gone && reached > page {
             self.finish_others(env, Range { start: page, end: reached });
@@ -194,24 +206,18 @@ impl Stage2 {
         let mut taken = Taken::new(first.ipa(), at.level);
         self.batches.begin();
         let early = weakened(Weakness::ProofBeforeExchange) && self.epoch.proves_absence();
-        let mut end = first.start;
-        for (index, entry) in entries.iter().enumerate() {
-            match entry.take_leaf(at.level, Descriptor::INVALID) {
-                Some(old) => taken.push(index, old),
-                None if matches!(entry.read().kind(at.level), Kind::Table(_)) => break,
-                None => strip.found_gone = true,
-            }
-            end += at.level.pages();
-        }
+        let passed = taken.take(entries);
+        strip.found_gone |= taken.mask.count() < passed;
         if taken.mask.bits != 0 {
             let left_out = if early { !taken.young } else { 0 };
             let bits = taken.mask.bits & !left_out;
             self.flush_taken(env, Mask { bits, ..taken.mask }, taken.young);
         }
         self.batches.finish();
-        count_unmapped(env, taken.mask.count(), at.level.pages());
-        self.settle(env, taken.removed());
-        strip.note_leaves(env, &self.orphans, Mask { bits: taken.dirty, ..taken.mask });
+        strip.count_taken(taken.mask.count(), at.level.pages(), 0);
+        self.settle(env, at.level, taken.removed());
+        strip.note_leaves(&self.orphans, Mask { bits: taken.dirty, ..taken.mask });
+        let end = first.start + passed * at.level.pages();
         if end > strip.page {
             self.pass(env, strip, end, false);
         }
@@ -230,13 +236,12 @@ impl Stage2 {
         let Some((block, gone)) = self.split(env, at, inside, span, strip.hold) else {
             return;
         };
-        env.count(Stat::FlushesDone, 1);
-        count_unmapped(env, 1, gone.page_count());
+        strip.count_taken(1, gone.page_count(), 1);
         if block.old.is_dirty() && gone.page_count() != 0 {
-            env.count(Stat::LeavesDirty, 1);
+            strip.counts.dirty += 1;
             strip.note(&self.orphans, gone);
         }
-        self.settle(env, once(block));
+        self.settle(env, block.level, once(block));
         if gone.start <= strip.page && strip.page < gone.end {
             self.pass(env, strip, gone.end.min(strip.window.end), false);
         }
@@ -244,16 +249,24 @@ impl Stage2 {
 
     /// Reports a leaf that was unmapped and whose invalidation is complete.
     pub(crate) fn report<E: Env>(&self, env: &E, leaf: &Removed) {
-        count_unmapped(env, 1, leaf.level.pages());
-        self.settle(env, once(*leaf));
+        env.count(Stat::LeavesUnmapped, 1);
+        env.count(Stat::PagesMapped, leaf.level.pages().wrapping_neg());
+        self.settle(env, leaf.level, once(*leaf));
     }
 
     /// Gives back the memory behind leaves that are gone, with their invalidation complete.
-    pub(crate) fn settle<E: Env>(&self, env: &E, leaves: impl Iterator<Item = Removed>) {
+    #[inline(always)]
+    pub(crate) fn settle<E: Env>(
+        &self,
+        env: &E,
+        level: Level,
+        leaves: impl Iterator<Item = Removed>,
+    ) {
         if self.config.fwb {
-            return env.removed_all(leaves);
+            return env.removed_all(level, leaves);
         }
-        env.removed_all(leaves.inspect(|leaf| env.clean_invalidate(leaf.pa, leaf.level.bytes())));
+        let clean = |leaf: &Removed| env.clean_invalidate(leaf.pa, level.bytes());
+        env.removed_all(level, leaves.inspect(clean));
     }
 
     /// Unlinks a table inside the range, and invalidates its span; `false` if it is gone.
@@ -297,7 +310,16 @@ impl<'a, S: DirtySink> Strip<'a, S> {
             0 => Range { start: page, end: range.end },
             capacity => Range { start: page, end: range.end.min(page.saturating_add(capacity)) },
         };
-        Self { range, window, page, found_gone: false, is_stopped: false, dirty, hold }
+        Self {
+            range,
+            window,
+            page,
+            found_gone: false,
+            is_stopped: false,
+            dirty,
+            hold,
+            counts: Counts::default(),
+        }
     }
 
     fn fit(&self, span: Range) -> Fit {
@@ -318,17 +340,27 @@ impl<'a, S: DirtySink> Strip<'a, S> {
         if all.start > first.start { Range { end: all.end.min(first.end), ..all } } else { all }
     }
 
+    /// Counts leaves that are gone, of so many pages each, and how many of them need no word more.
+    pub(crate) fn count_taken(&mut self, leaves: u64, pages_each: u64, flushed: u64) {
+        self.counts.leaves += leaves;
+        self.counts.pages += leaves * pages_each;
+        self.counts.flushed += flushed;
+    }
+
+    fn publish_counts<C: Counters>(&self, counters: &C) {
+        let Counts { leaves, pages, flushed, dirty } = self.counts;
+        counters.count(Stat::LeavesUnmapped, leaves);
+        counters.count(Stat::PagesMapped, pages.wrapping_neg());
+        counters.count(Stat::FlushesDone, flushed);
+        counters.count(Stat::LeavesDirty, dirty);
+    }
+
     /// Reports leaves that are gone and were dirty.
-    pub(crate) fn note_leaves<C: Counters>(
-        &mut self,
-        counters: &C,
-        orphans: &Orphans,
-        dirty: Mask,
-    ) {
+    pub(crate) fn note_leaves(&mut self, orphans: &Orphans, dirty: Mask) {
         if dirty.bits == 0 {
             return;
         }
-        counters.count(Stat::LeavesDirty, dirty.count());
+        self.counts.dirty += dirty.count();
         let start = dirty.start.page();
         if dirty.level == Level::L3 && self.window.start <= start {
             // Most: a word as it is. Nobody takes it where no bits are wanted.
@@ -354,10 +386,4 @@ impl<'a, S: DirtySink> Strip<'a, S> {
             page += count;
         }
     }
-}
-
-/// Counts leaves that are gone, and the pages that are not mapped any more.
-fn count_unmapped<C: Counters>(counters: &C, leaves: u64, pages_each: u64) {
-    counters.count(Stat::LeavesUnmapped, leaves);
-    counters.count(Stat::PagesMapped, (leaves * pages_each).wrapping_neg());
 }

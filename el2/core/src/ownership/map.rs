@@ -6,6 +6,7 @@
 
 use crate::call::{LeafSize, PaRange};
 use crate::sync::AtomicU32;
+use core::ops::Range;
 use verdigris_abi::{Error, PAGE_SHIFT, Pa, Status};
 
 /// log2 of how many parts a block has. Small under the model checker, which counts every word.
@@ -76,6 +77,17 @@ impl Map {
         let giga = page >> GIGA_SHIFT;
         let span = self.spans().iter().find(|span| (span.first..span.end).contains(&giga))?;
         Some(Dense(page - ((span.first - span.before) << GIGA_SHIFT)))
+    }
+
+    /// Returns the stretch that an address lies in: the number of its first page or block of that size,
+    /// and where their words are.
+    pub(super) fn stretch(&self, address: Pa, size: LeafSize) -> Option<(u64, Range<usize>)> {
+        let giga = address.page() >> GIGA_SHIFT;
+        let span = self.spans().iter().find(|span| (span.first..span.end).contains(&giga))?;
+        let scale = GIGA_SHIFT - shift(size);
+        let before = (span.before << scale) as usize;
+        let count = ((span.end - span.first) << scale) as usize;
+        Some((span.first << scale, before..before + count))
     }
 
     /// Returns how many words the table has.
@@ -185,6 +197,11 @@ mod tests {
         assert_eq!(index(2 * GIB, LeafSize::Page), None);
         assert_eq!(index(0, LeafSize::Page), None);
         assert_eq!(index(u64::MAX, LeafSize::Page), None);
+        let stretch = |address, size| map.stretch(Pa(address), size);
+        assert_eq!(stretch(41 * GIB - 1, LeafSize::Page), Some((40 << 18, 1 << 18..2 << 18)));
+        assert_eq!(stretch(40 * GIB, LeafSize::Block2M), Some((40 << 9, 512..1024)));
+        assert_eq!(stretch(GIB, LeafSize::Block1G), Some((1, 0..1)));
+        assert_eq!(stretch(2 * GIB, LeafSize::Page), None);
         assert_eq!(map.word_count(), 2 * (1 + 512 + 262_144));
     }
 }

@@ -100,6 +100,50 @@ impl<'m> Ownership<'m> {
         result.expect("a share is returned once");
     }
 
+    /// Takes back a share of each of many pages, or of blocks of one size, as [`Self::unshare`] does.
+    ///
+    /// What an unmap costs a page is mostly this. So the words of a stretch of memory are found once,
+    /// and a count is taken down by one addition: that there is a share is known, or EL2 has a bug, and
+    /// then nothing goes on from here.
+    #[inline(always)]
+    pub fn unshare_all(&self, size: LeafSize, addresses: impl Iterator<Item = Pa>) {
+        // A loop for each size: it is a constant there.
+        match size {
+            LeafSize::Page => self.unshare_each(LeafSize::Page, addresses),
+            LeafSize::Block2M => self.unshare_each(LeafSize::Block2M, addresses),
+            LeafSize::Block1G => self.unshare_each(LeafSize::Block1G, addresses),
+        }
+    }
+
+    #[inline(always)]
+    fn unshare_each(&self, size: LeafSize, addresses: impl Iterator<Item = Pa>) {
+        let mut near = Near { first: 0, words: &[] };
+        for address in addresses {
+            let word = match near.word(address, size) {
+                Some(word) => word,
+                None => {
+                    near = self.near(address, size);
+                    near.word(address, size).expect("what was shared can be found")
+                }
+            };
+            let old = word.fetch_sub(words::one_share(size), Ordering::AcqRel);
+            assert!(words::is_shared(old, size), "a share is returned once");
+        }
+    }
+
+    /// Returns the words around an address.
+    #[cold]
+    #[inline(never)]
+    fn near(&self, address: Pa, size: LeafSize) -> Near<'m> {
+        let all = match size {
+            LeafSize::Page => self.pages,
+            LeafSize::Block2M => self.blocks,
+            LeafSize::Block1G => self.gigas,
+        };
+        let (first, dense) = self.map.stretch(address, size).expect("what was shared can be found");
+        Near { first, words: &all[dense] }
+    }
+
     /// Replaces a share of a block by one of each block or page of the next smaller size, for a mapping
     /// that is split. LIMIT: one of those counts is full; then nothing has changed.
     pub fn split(&self, address: Pa, size: LeafSize) -> Status {
@@ -243,6 +287,20 @@ impl<'m> Ownership<'m> {
                 let _ = self.take(page, Owner::None);
             }
         }
+    }
+}
+
+/// The words of a stretch of memory, and the number of the first page or block in it.
+struct Near<'m> {
+    first: u64,
+    words: &'m [AtomicU32],
+}
+
+impl<'m> Near<'m> {
+    #[inline(always)]
+    fn word(&self, address: Pa, size: LeafSize) -> Option<&'m AtomicU32> {
+        let number = address.0 >> map::bytes(size).trailing_zeros();
+        self.words.get(number.wrapping_sub(self.first) as usize)
     }
 }
 

@@ -189,3 +189,33 @@ fn a_split_that_fails_changes_nothing() {
 fn a_share_that_is_not_there_is_a_bug() {
     with_a_gibibyte(|table| table.unshare(Pa(GIB), BLOCK));
 }
+
+#[test]
+fn shares_go_together_across_all_memory() {
+    let ram = [range(GIB, GIB), range(40 * GIB, 2 * GIB)];
+    let words = words(&ram);
+    let table = Ownership::new(&ram, &[], &words).unwrap();
+    let places = [GIB, 41 * GIB, 40 * GIB, 2 * GIB - 2 * MIB, 40 * GIB];
+    for size in [PAGE, BLOCK] {
+        for place in places {
+            table.share(Pa(place), size).unwrap();
+        }
+        table.share(Pa(41 * GIB), size).unwrap();
+        table.unshare_all(size, places.into_iter().map(Pa));
+        let shares = |place| table.query(Pa(place)).shares;
+        assert_eq!(places.map(shares), [0, 1, 0, 0, 0]);
+        table.unshare(Pa(41 * GIB), size);
+    }
+    table.share(Pa(41 * GIB), GIGA).unwrap();
+    table.unshare_all(GIGA, [Pa(41 * GIB)].into_iter());
+    assert_eq!(table.query(Pa(41 * GIB)).shares, 0);
+}
+
+#[test]
+#[should_panic(expected = "a share is returned once")]
+fn shares_that_go_together_are_returned_once() {
+    with_a_gibibyte(|table| {
+        table.share(Pa(GIB), PAGE).unwrap();
+        table.unshare_all(PAGE, [Pa(GIB), Pa(GIB)].into_iter());
+    });
+}

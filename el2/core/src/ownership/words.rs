@@ -5,7 +5,7 @@
 //! block is shared. Zero is a page of nobody's.
 
 use super::map::FANOUT;
-use crate::call::VmHandle;
+use crate::call::{LeafSize, VmHandle};
 use verdigris_abi::{Error, Status};
 
 /// Whose a page is.
@@ -54,6 +54,29 @@ pub(super) const fn owner(word: u32) -> Owner {
 /// Returns how often a page is shared by itself.
 pub(super) const fn page_shares(word: u32) -> u32 {
     if word & TAG == TAG_HOST { word >> TAG_BITS } else { 0 }
+}
+
+/// Returns one share in the word of a page or block.
+#[inline(always)]
+pub(super) const fn one_share(size: LeafSize) -> u32 {
+    match size {
+        LeafSize::Page => 1 << TAG_BITS,
+        LeafSize::Block2M => BLOCK.one_share(),
+        LeafSize::Block1G => GIGA.one_share(),
+    }
+}
+
+/// Tells whether a page or block is shared by itself.
+#[inline(always)]
+pub(super) const fn is_shared(word: u32, size: LeafSize) -> bool {
+    match size {
+        // The least such word is the host's tag and one share; rotated, the tags of others come out above.
+        LeafSize::Page => {
+            let above = word.wrapping_sub(TAG_HOST + one_share(size));
+            above.rotate_right(TAG_BITS) < u32::MAX >> TAG_BITS
+        }
+        LeafSize::Block2M | LeafSize::Block1G => word >= one_share(size),
+    }
 }
 
 /// Adds a share to a page of the host's.
@@ -200,6 +223,25 @@ mod tests {
             assert_eq!(block.untake(2)(full | 1), Err(Error::NoEntry));
         }
         assert_eq!((BLOCK.all_taken(), GIGA.all_taken()), (512, 262_144));
+    }
+
+    #[test]
+    fn shares_that_go_together_are_the_ones_that_go_alone() {
+        for word in [0, 1, 2, 3, 4, 5, 7, 0x403, 0b1001, u32::MAX, u32::MAX - 2] {
+            assert_eq!(is_shared(word, LeafSize::Page), unshare_page(word).is_ok(), "{word:#x}");
+            let one = one_share(LeafSize::Page);
+            assert!(
+                unshare_page(word).is_ok_and(|less| less == word - one)
+                    || !is_shared(word, LeafSize::Page)
+            );
+        }
+        for (block, size) in [(BLOCK, LeafSize::Block2M), (GIGA, LeafSize::Block1G)] {
+            let one = one_share(size);
+            for word in [0, 1, one - 1, one, one + 1, 2 * one, u32::MAX] {
+                let less = is_shared(word, size).then(|| word - one);
+                assert_eq!(block.unshare()(word).ok(), less, "{word:#x}");
+            }
+        }
     }
 
     #[test]

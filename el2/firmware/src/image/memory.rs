@@ -125,6 +125,13 @@ pub fn unshare(pa: Pa, level: Level) {
     ownership().unshare(pa, leaf_size(level));
 }
 
+/// Gives back a share of each of many leaves of a level.
+#[inline(always)]
+pub fn unshare_all(level: Level, addresses: impl Iterator<Item = Pa>) {
+    ownership().unshare_all(leaf_size(level), addresses);
+}
+
+#[inline(always)]
 fn leaf_size(level: Level) -> LeafSize {
     match level {
         Level::L1 => LeafSize::Block1G,

@@ -5,7 +5,7 @@ use core::arch::asm;
 use core::cell::Cell;
 
 use verdigris_abi::{Error, Pa, Stat};
-use verdigris_stage2::hardware::{Cache, Counters, Cpus, Shares, Tlb};
+use verdigris_stage2::hardware::{Cache, Counters, Cpus, Removed, Shares, Tlb};
 use verdigris_stage2::sweep::GROUP;
 use verdigris_stage2::{Entry, Level, PageSource, Table, TableMemory, TablePage};
 
@@ -160,6 +160,11 @@ impl Shares for VmEnv<'_> {
 
     fn release(&self, pa: Pa, level: Level) {
         memory::unshare(pa, level);
+    }
+
+    #[inline(always)]
+    fn removed_all(&self, level: Level, leaves: impl Iterator<Item = Removed>) {
+        memory::unshare_all(level, leaves.map(|leaf| leaf.pa));
     }
 }
 
