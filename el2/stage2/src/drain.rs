@@ -11,7 +11,8 @@
 //! unlinked, or may be draining it too, and each leaf is to be reported once.
 //!
 //! There are a few slots, so that a way past them is short. A call that finds none free takes all leaves
-//! of its table at once, interrupts or not.
+//! of its table at once, interrupts or not; and what parked tables hold of the same pages too, if it is to
+//! return dirty bits: none of these may be ahead of its progress.
 
 use crate::descriptor::{Level, TABLE_ENTRIES};
 use crate::dirty::DirtySink;
@@ -155,7 +156,8 @@ impl Stage2 {
         if !is_parked {
             self.limbo.retire(env, table);
         }
-        self.pass(env, strip, span.end, true);
+        // The bits of what was taken at once are in the answer, so the progress goes past them.
+        self.pass(env, strip, span.end, is_parked || !strip.wants_bits());
     }
 
     /// Moves on to page `to`, and takes on the way what parked tables hold of these pages.

@@ -35,7 +35,7 @@ pub(crate) trait Look {
     /// Looks at fewer entries, or at a block.
     fn part<E: Env>(&mut self, env: &E, entries: &[Entry], first: Ipa, level: Level) -> u64;
 
-    /// Takes note of a block, of which the call asks about the part in `range`, before a look at it.
+    /// Takes note of a block, of which the call is still to answer for the part in `range`, before a look at it.
     fn expect_block(&mut self, _entry: &Entry, _span: Range, _range: Range) {}
 
     /// Takes note of pages that nothing translates.
@@ -155,7 +155,9 @@ impl<L: Look, S: Sink> Scan<'_, L, S> {
 
     /// Looks at a block, unless it gives way to something else.
     fn block<E: Env>(&mut self, env: &E, at: &Position<'_>, span: Range) {
-        self.look.expect_block(at.entry(), span, self.range);
+        // Of a block that was a table a moment ago, the pages before are answered for already.
+        let asked = Range { start: self.page, ..self.range };
+        self.look.expect_block(at.entry(), span, asked);
         let bit = self.look.part(env, slice::from_ref(at.entry()), span.ipa(), at.level) != 0;
         let is_leaf = || at.entry().read().leaf_address(at.level).is_some();
         if L::IS_EXACT && !bit && !is_leaf() {

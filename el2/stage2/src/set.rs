@@ -92,6 +92,11 @@ impl Stage2 {
             self.invalidate_old(env, set, old);
         }
         self.batches.finish();
+        if matches!(broken, Ok((old, false)) if !old.is_writable()) {
+            // Another CPU may have protected the leaf just now; the note that it was dirty goes with this
+            // answer, so no write may come after it.
+            self.finish_others(env, set.range());
+        }
         let made = broken.map(|(old, busy)| busy && self.finish_break(env, at, set, old));
         if !matches!(made, Ok(true)) {
             env.release(set.pa, set.level);

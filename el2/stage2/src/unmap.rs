@@ -332,6 +332,11 @@ impl<'a, S: DirtySink> Strip<'a, S> {
         }
     }
 
+    /// Tells whether the caller asked for dirty bits.
+    pub(crate) fn wants_bits(&self) -> bool {
+        self.dirty.capacity() != 0
+    }
+
     /// Returns what to take out of a block of `level` at the next page: all of it that may go, or nothing
     /// yet where the first part is itself a block of which something stays.
     fn first_hole(&self, level: Level) -> Range {
@@ -374,7 +379,7 @@ impl<'a, S: DirtySink> Strip<'a, S> {
     /// Reports pages that are gone and were dirty: in the answer, or as orphans where they have no bit
     /// in it although nobody said that none are wanted.
     fn note(&mut self, orphans: &Orphans, pages: Range) {
-        let wanted = self.dirty.capacity() != 0;
+        let wanted = self.wants_bits();
         let asked = if wanted { self.window } else { self.range };
         orphans.add(Range { start: pages.start, end: pages.end.min(asked.start) });
         orphans.add(Range { start: pages.start.max(asked.end), end: pages.end });

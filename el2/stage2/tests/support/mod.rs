@@ -41,6 +41,8 @@ pub enum Step {
 
 /// What a test looks at, or does as another CPU, while the engine works.
 type Watch = Box<dyn Fn(&Machine, Step)>;
+/// The same, once.
+type Meanwhile = Box<dyn FnOnce(&Machine)>;
 
 pub struct Machine {
     /// Each its own allocation, which is what keeps Miri fast.
@@ -62,6 +64,8 @@ pub struct Machine {
     pub presence: RefCell<Vec<u64>>,
     /// Looks at interrupts until one is pending; `None` for never.
     pub interrupt_after: Cell<Option<u64>>,
+    /// What another CPU does when this one looks at interrupts next: between two stretches of leaves.
+    pub meanwhile: RefCell<Option<Meanwhile>>,
 }
 
 impl Machine {
@@ -84,6 +88,7 @@ impl Machine {
             cpu: Cell::new(0),
             presence: RefCell::new(vec![1, 0, 0, 0]),
             interrupt_after: Cell::new(None),
+            meanwhile: RefCell::default(),
         }
     }
 
@@ -274,6 +279,12 @@ impl Cpus for Machine {
         self.presence.borrow()[cpu]
     }
     fn interrupt_pending(&self) -> bool {
+        let act = self.meanwhile.take();
+        if let Some(act) = act {
+            let cpu = self.cpu.replace(1);
+            act(self);
+            self.cpu.set(cpu);
+        }
         match self.interrupt_after.get() {
             None => false,
             Some(0) => true,

@@ -1,0 +1,121 @@
+//! Calls that meet on one leaf, where one is done before the other: each says of what it did by itself that
+//! it is complete, and of what it found that nothing is lost.
+#![cfg(not(loom))]
+
+mod support;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use support::model::*;
+use support::{Machine, Step};
+use verdigris_abi::flags::{MAP_CLEAN, PROT_READ};
+use verdigris_stage2::{
+    Access, Config, DirtySink, FaultKind, Ipa, Level, Map, Outcome, Resolution, Stage2,
+};
+
+const IPA: u64 = 0x20_0000;
+const PA: u64 = 0x9020_0000;
+
+fn vm() -> (Machine, Rc<Stage2>) {
+    let config = Config { fwb: true, dic: true, ttl: true, tlb_range: true, ..Config::default() };
+    let (machine, vm) = Machine::with_vm(60, 40, config, &[IPA, IPA + 3 * PAGE]);
+    (machine, Rc::new(vm))
+}
+
+fn map_now(machine: &Machine, vm: &Stage2, request: Map) {
+    let now = Map { sequence: vm.sequence(), ..request };
+    assert_eq!(vm.map(machine, &now), Outcome::done(now.page_count));
+}
+
+fn write(machine: &Machine, vm: &Stage2, ipa: u64) {
+    let answer = vm.resolve_fault(machine, Ipa(ipa), Access::Write, FaultKind::Permission);
+    assert_eq!(answer, Resolution::Resolved);
+}
+
+/// Harvests the span; tells which of its pages are dirty.
+fn harvest(machine: &Machine, vm: &Stage2) -> Vec<u64> {
+    let mut dirty = Vec::new();
+    let outcome = vm.harvest(machine, vm.range(Ipa(IPA), 512).unwrap(), |index, word| {
+        dirty.extend((0..64).filter(|bit| word >> bit & 1 != 0).map(|bit| index as u64 * 64 + bit));
+    });
+    assert_eq!(outcome, Outcome::done(512));
+    dirty
+}
+
+/// A harvest that is past a page when that is written and its table becomes a block cleans the block for
+/// the page too. It has said that the page is clean: so the next one has to tell.
+#[test]
+#[cfg_attr(miri, ignore = "slow under Miri")]
+fn a_harvest_keeps_the_writes_to_pages_that_it_has_passed() {
+    let (machine, vm) = vm();
+    map_now(&machine, &vm, map(IPA, PA, 512, RW | MAP_CLEAN));
+    let other = vm.clone();
+    *machine.meanwhile.borrow_mut() = Some(Box::new(move |machine| {
+        write(machine, &other, IPA + 3 * PAGE);
+        let all = other.range(Ipa(IPA), 512).unwrap();
+        assert_eq!(other.collapse(machine, all, Level::L2), Outcome::done(512));
+    }));
+    let first = harvest(&machine, &vm);
+    assert!(machine.meanwhile.borrow().is_none(), "it met the collapse");
+    assert_eq!(first, (64..512).collect::<Vec<_>>(), "the rest of the block");
+    assert!(harvest(&machine, &vm).contains(&3), "a write is lost");
+    assert_eq!(harvest(&machine, &vm), [0; 0], "and told once");
+}
+
+/// A set that finds its page in place, and write-protected a moment ago, takes the note that it was dirty.
+/// Its caller copies the page: so no write may come after it returned.
+#[test]
+fn set_waits_for_the_write_protection_whose_note_it_takes() {
+    let (machine, vm) = vm();
+    map_now(&machine, &vm, map(IPA, PA, 1, RW));
+    let (other, done) = (vm.clone(), Rc::new(Cell::new(false)));
+    let is_done = done.clone();
+    machine.watch(move |machine, step| {
+        if step == Step::DsbIsh && !done.replace(true) {
+            let sequence = other.sequence();
+            let again = verdigris_stage2::Set { sequence, ..set(IPA, PA, PROT_READ) };
+            assert_eq!(other.set(machine, &again), Ok(true), "it was dirty");
+            machine.tlb.borrow().as_ref().unwrap().assert_no_writes(IPA, IPA + PAGE);
+        }
+    });
+    assert_eq!(vm.write_protect(&machine, vm.range(Ipa(IPA), 1).unwrap()), Outcome::done(1));
+    machine.unwatch();
+    assert!(is_done.get());
+}
+
+struct Bits(Vec<u64>);
+
+impl DirtySink for Bits {
+    fn capacity(&self) -> u64 {
+        1024
+    }
+
+    fn dirty(&mut self, first: u64, bits: u64) {
+        self.0.extend((0..64).filter(|bit| bits >> bit & 1 != 0).map(|bit| first + bit));
+    }
+}
+
+/// With no slot left to park it in, a table gives all its bits at once: so the call goes past it, though
+/// an older table of the same pages is still to be drained and an interrupt is pending.
+#[test]
+#[cfg_attr(miri, ignore = "slow under Miri")]
+fn bits_that_came_at_once_are_not_ahead_of_the_progress() {
+    let (machine, vm) = vm();
+    machine.interrupt_after.set(Some(0));
+    for index in 0..8 {
+        let ipa = IPA + index * 2 * MIB;
+        for part in 0..8 {
+            let page = part * 64 * PAGE;
+            map_now(&machine, &vm, map(ipa + page, PA + index * 2 * MIB + page, 64, RW));
+        }
+        let span = vm.range(Ipa(ipa), 512).unwrap();
+        assert_eq!(vm.unmap(&machine, span, &mut Bits(Vec::new())), Outcome::done(64));
+    }
+    map_now(&machine, &vm, map(IPA + 400 * PAGE, PA, 1, RW));
+    let span = vm.range(Ipa(IPA), 512).unwrap();
+    let mut bits = Bits(Vec::new());
+    let Outcome { pages, error } = vm.unmap(&machine, span, &mut bits);
+    assert_eq!(error, None);
+    bits.0.retain(|&bit| bit >= pages);
+    assert_eq!(bits.0, [0; 0], "behind the progress, which is {pages}");
+}
