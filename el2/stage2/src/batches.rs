@@ -10,7 +10,7 @@
 //! batch whose store it saw is counted in `begun`, because that store is a release; and `done` is read
 //! first, so a batch that finishes in between makes them differ rather than agree.
 
-use crate::sync::{AtomicU64, Ordering, Weakness, fence, weakened};
+use crate::sync::{AtomicU64, Ordering, Weakness, barrier, fence, weakened};
 
 /// The counters of one VM.
 pub struct Batches {
@@ -47,7 +47,11 @@ impl Batches {
         if weakened(Weakness::TrustGone) {
             return false;
         }
-        fence(Ordering::Acquire);
+        barrier(Ordering::Acquire, Weakness::FoundBarrier);
+        if weakened(Weakness::GoneReadsSwapped) {
+            let begun = self.begun.load(Ordering::Acquire);
+            return begun != self.done.load(Ordering::Acquire);
+        }
         let done = self.done.load(Ordering::Acquire);
         self.begun.load(Ordering::Acquire) != done
     }

@@ -13,30 +13,30 @@
 
 use crate::descriptor::{Descriptor, GRANTED, LEAVES_ONLY, Level};
 use crate::sweep::{Age, GROUP, Packed, sweep_dense, sweep_each};
-use crate::sync::{AtomicU64, Ordering, Weakness, weakened};
+use crate::sync::{Ordering, WatchedU64, Weakness, order, weakened};
 
 /// One entry of a table, shared with the walker and with all CPUs.
 #[repr(transparent)]
-pub struct Entry(AtomicU64);
+pub struct Entry(WatchedU64);
 
 impl Entry {
     /// Makes an entry outside of any table, for tests and for memory built in place.
     #[cfg(not(loom))]
     pub const fn new(value: Descriptor) -> Self {
-        Self(AtomicU64::new(value.0))
+        Self(WatchedU64::new(value.0))
     }
 
     /// Makes an entry outside of any table, for tests and for memory built in place.
     #[cfg(loom)]
     pub fn new(value: Descriptor) -> Self {
-        Self(AtomicU64::new(value.0))
+        Self(WatchedU64::new(value.0))
     }
 
     /// Copies the descriptor.
     ///
     /// Acquire, so that what is reached through a table descriptor was written before it was linked.
     pub fn read(&self) -> Descriptor {
-        Descriptor(self.0.load(Ordering::Acquire))
+        Descriptor(self.0.load(order(Ordering::Acquire, Weakness::ReadRelaxed)))
     }
 
     /// Puts a descriptor in place and returns what stood there at that moment.
@@ -48,10 +48,32 @@ impl Entry {
 
     /// Puts `new` in place if the entry still is `old`; otherwise returns what stands there.
     pub fn exchange(&self, old: Descriptor, new: Descriptor) -> Result<(), Descriptor> {
-        self.0
-            .compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire)
-            .map(drop)
-            .map_err(Descriptor)
+        if weakened(Weakness::ExchangeByStore) {
+            return self.exchange_by_store(old, new);
+        }
+        let (on_success, on_failure) = (
+            order(Ordering::AcqRel, Weakness::ExchangeRelaxed),
+            order(Ordering::Acquire, Weakness::ExchangeRelaxed),
+        );
+        let changed = self.0.compare_exchange(old.0, new.0, on_success, on_failure);
+        changed.map(drop).map_err(Descriptor)
+    }
+
+    /// What an exchange must not be; for the loom tests.
+    fn exchange_by_store(&self, old: Descriptor, new: Descriptor) -> Result<(), Descriptor> {
+        let now = self.read();
+        if now != old {
+            return Err(now);
+        }
+        self.0.store(new.0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Changes an entry as the hardware walker does, whatever mistake a test asks for: by one update of
+    /// what stands there. `Err` with that if `change` wants nothing.
+    #[cfg(loom)]
+    pub fn update_by_walker(&self, change: impl FnMut(u64) -> Option<u64>) -> Result<u64, u64> {
+        self.0.update(change)
     }
 
     /// Takes a leaf away, leaving `instead`, and returns the leaf as it was at that moment.

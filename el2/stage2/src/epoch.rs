@@ -20,7 +20,7 @@
 use crate::hardware::{Env, Tlb};
 use crate::leaves::Mask;
 use crate::stage2::Stage2;
-use crate::sync::{AtomicU64, Ordering, Weakness, fence, weakened};
+use crate::sync::{AtomicU64, Ordering, Weakness, barrier, weakened};
 use verdigris_abi::Stat;
 
 /// The counters of one VM.
@@ -44,9 +44,7 @@ impl Epoch {
     pub fn begin_pass(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
         // A remover that takes one of the leaves as this pass left it reads this count, or a later one.
-        if !weakened(Weakness::PassBarrier) {
-            fence(Ordering::SeqCst);
-        }
+        barrier(Ordering::SeqCst, Weakness::PassBarrier);
     }
 
     /// Ends a pass after its last store, also one that returns early.
@@ -83,7 +81,7 @@ impl Epoch {
         if weakened(Weakness::OldIsAbsent) {
             return true;
         }
-        fence(Ordering::Acquire);
+        barrier(Ordering::Acquire, Weakness::FoundBarrier);
         let begun = self.begun.load(Ordering::Acquire);
         self.flushed.load(Ordering::Acquire) == begun
     }

@@ -11,6 +11,7 @@ use crate::hardware::Env;
 use crate::leaves::Mask;
 use crate::stage2::Stage2;
 use crate::sweep::Swept;
+use crate::sync::{Weakness, weakened};
 use verdigris_abi::{Ipa, Stat};
 
 /// Most stretches that are remembered; with more the whole VMID is invalidated.
@@ -82,7 +83,7 @@ impl Gathered {
     /// proof an invalidation of the whole VM makes one, unless a pass is under way. Between the caller's
     /// `batches.begin` and `finish`.
     pub(crate) fn flush_changed<E: Env>(&self, env: &E, stage2: &Stage2) {
-        if self.leaves == 0 {
+        if self.leaves == 0 || weakened(Weakness::AnswerEarly) {
             return;
         }
         let (skip, old) = (stage2.config.skip, self.leaves - self.young);

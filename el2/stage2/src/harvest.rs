@@ -8,7 +8,8 @@
 //! invalidation, or does it itself.
 //!
 //! A dirty block is cleaned as a whole, whatever part of it the call asks about. The rest goes to the VM's
-//! orphans, *before* the block is cleaned, and a later harvest returns it. Splitting the block here would
+//! orphans, *before* the block is cleaned, and a later harvest returns it; a block that was clean then is
+//! left alone, since a write that comes now is a later harvest's to tell. Splitting the block here would
 //! say no more of where it was written, and might find no table page. Who logs the writes of a VM does
 //! better to split its blocks first.
 
@@ -20,6 +21,9 @@ use crate::range::{Outcome, Range};
 use crate::scan::{Look, ones};
 use crate::stage2::Stage2;
 use crate::sweep::{Harvest, WORD, sweep_all, sweep_word};
+use crate::sync::{Weakness, weakened};
+use crate::walk::Position;
+use core::slice;
 use verdigris_abi::{Ipa, Stat};
 
 impl Stage2 {
@@ -70,12 +74,21 @@ impl Look for Harvesting<'_> {
         self.changed.add(first, level, swept)
     }
 
-    fn expect_block(&mut self, entry: &Entry, span: Range, range: Range) {
-        if entry.read().is_dirty() {
-            for rest in span.without(range) {
-                self.stage2.orphans.add(rest);
-            }
+    fn block<E: Env>(&mut self, env: &E, at: &Position<'_>, span: Range, range: Range) -> bool {
+        if !at.entry().read().is_dirty() {
+            self.found_clean = true;
+            return false;
         }
+        let remember = || span.without(range).map(|rest| self.stage2.orphans.add(rest));
+        let is_late = weakened(Weakness::OrphansLate);
+        if !is_late {
+            remember();
+        }
+        let bit = self.part(env, slice::from_ref(at.entry()), span.ipa(), at.level) != 0;
+        if is_late {
+            remember();
+        }
+        bit
     }
 
     fn pass_hole(&mut self) {

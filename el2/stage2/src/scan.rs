@@ -18,7 +18,7 @@ use crate::memory::TablePage;
 use crate::range::Range;
 use crate::stage2::Stage2;
 use crate::sweep::WORD;
-use crate::sync::{Ordering, fence, pause};
+use crate::sync::{Ordering, Weakness, barrier, pause, weakened};
 use crate::walk::{self, Position};
 use core::slice;
 use verdigris_abi::{Ipa, PAGE_SIZE};
@@ -32,11 +32,14 @@ pub(crate) trait Look {
     /// of them translates.
     fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa) -> u64;
 
-    /// Looks at fewer entries, or at a block.
+    /// Looks at fewer entries, or at one that is a block.
     fn part<E: Env>(&mut self, env: &E, entries: &[Entry], first: Ipa, level: Level) -> u64;
 
-    /// Takes note of a block, of which the call is still to answer for the part in `range`, before a look at it.
-    fn expect_block(&mut self, _entry: &Entry, _span: Range, _range: Range) {}
+    /// Looks at a block, which translates `span`, and of which the call is still to answer for the part
+    /// in `range`.
+    fn block<E: Env>(&mut self, env: &E, at: &Position<'_>, span: Range, _range: Range) -> bool {
+        self.part(env, slice::from_ref(at.entry()), span.ipa(), at.level) != 0
+    }
 
     /// Takes note of pages that nothing translates.
     fn pass_hole(&mut self) {}
@@ -157,8 +160,7 @@ impl<L: Look, S: Sink> Scan<'_, L, S> {
     fn block<E: Env>(&mut self, env: &E, at: &Position<'_>, span: Range) {
         // Of a block that was a table a moment ago, the pages before are answered for already.
         let asked = Range { start: self.page, ..self.range };
-        self.look.expect_block(at.entry(), span, asked);
-        let bit = self.look.part(env, slice::from_ref(at.entry()), span.ipa(), at.level) != 0;
+        let bit = self.look.block(env, at, span, asked);
         let is_leaf = || at.entry().read().leaf_address(at.level).is_some();
         if L::IS_EXACT && !bit && !is_leaf() {
             return;
@@ -237,6 +239,6 @@ pub(crate) const fn ones(count: u64) -> u64 {
 
 /// Tells whether the entry that led to a table still does, after entries of the table were read.
 fn is_unchanged(at: &Position<'_>) -> bool {
-    fence(Ordering::Acquire);
-    at.entry().read() == at.old
+    barrier(Ordering::Acquire, Weakness::FoundBarrier);
+    at.entry().read() == at.old || weakened(Weakness::TrustLink)
 }

@@ -220,7 +220,8 @@ impl Stage2 {
     ) -> bool {
         split.fill(env, page);
         let inside = self.contract.enter(env);
-        let linked = self.rest(&inside, split, sampled).all(Verdict::lets_make)
+        let may = self.rest(&inside, split, sampled).all(Verdict::lets_make);
+        let linked = (may || weakened(Weakness::SplitUnasked))
             && at.entry().exchange(Descriptor::BUSY, Descriptor::table(page)).is_ok();
         drop(inside);
         if linked {
@@ -247,6 +248,7 @@ impl Stage2 {
         sampled: u64,
     ) -> Result<(), Fate> {
         let refused = |verdict| match verdict {
+            _ if weakened(Weakness::SplitUnasked) => None,
             Verdict::Clear => None,
             Verdict::Paused => Some(Fate::Raced),
             Verdict::Refused | Verdict::Forgotten => Some(Fate::Refused),

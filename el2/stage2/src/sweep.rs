@@ -13,7 +13,7 @@
 use crate::descriptor::{AF, BUSY, DIRTY, GRANTED, S2AP_WRITE};
 use crate::entry::Entry;
 use crate::memory::TableMemory;
-use crate::sync::{Ordering, pause};
+use crate::sync::{Ordering, Weakness, pause, weakened};
 use core::array;
 
 /// What a sweep found; bit n is entry n.
@@ -146,7 +146,7 @@ pub(crate) fn sweep_word<S: Sweep, M: TableMemory>(
 
 #[inline(always)]
 fn wait_for_busy<S: Sweep>(entries: &[Entry], mut swept: Swept) -> Swept {
-    while swept.busy != 0 {
+    while swept.busy != 0 && !weakened(Weakness::PassBusy) {
         look_again::<S>(entries, &mut swept);
     }
     swept

@@ -9,10 +9,18 @@
 //! `weakened` whether to leave a barrier out or to swap two accesses; outside of loom the answer is
 //! a constant, and the compiler removes the question.
 
+/// An atomic that is changed by read-modify-write alone; see the module `watched`.
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::AtomicU64 as WatchedU64;
 #[cfg(not(loom))]
 pub use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(loom)]
+pub use watched::{WatchedU64, watch_reads};
+
+#[cfg(loom)]
+mod watched;
 
 /// Tells the CPU (or loom's scheduler) that this thread waits for another.
 pub fn pause() {
@@ -39,12 +47,40 @@ pub enum Weakness {
     ClearByStore,
     /// Write-protection stores instead of exchanging.
     ProtectByStore,
-    /// A write fault stores the permission instead of exchanging it.
-    RelaxByStore,
+    /// An exchange of an entry is a load, a comparison and a store.
+    ExchangeByStore,
+    /// An exchange of an entry publishes nothing.
+    ExchangeRelaxed,
+    /// Reading an entry orders nothing.
+    ReadRelaxed,
+    /// A CPU leaves its gate without a release.
+    GateRelaxed,
+    /// Begin looks at the gates without an acquire.
+    WaitRelaxed,
+    /// The number in an exit is read without an acquire.
+    SampleRelaxed,
+    /// The history writes a range without a barrier after it took the slot's number away.
+    HistoryWriterBarrier,
+    /// The history reads a slot's number again without a barrier after the range.
+    HistoryReaderBarrier,
+    /// A lock is let go without a release.
+    LockRelaxed,
     /// An access-flag fault stores the flag instead of exchanging it.
     YoungByStore,
     /// A call that finds an entry gone trusts that its invalidation is complete.
     TrustGone,
+    /// The same call reads the batches begun before those done.
+    GoneReadsSwapped,
+    /// Harvest and write-protection answer before the invalidation.
+    AnswerEarly,
+    /// Harvest and write-protection pass by what is between break and make.
+    PassBusy,
+    /// Harvest and write-protection trust that the table they looked at is still linked.
+    TrustLink,
+    /// What a call found in entries orders nothing that it reads afterwards: the link, batches, the epoch.
+    FoundBarrier,
+    /// Harvest remembers the rest of a block after it has cleaned it.
+    OrphansLate,
     /// A remover trusts that a leaf with a clear access flag is in no TLB.
     OldIsAbsent,
     /// A remover asks for the proof before its exchange.
@@ -59,6 +95,8 @@ pub enum Weakness {
     FlushNotAwaited,
     /// A retired table is freed without a look at who was inside EL2.
     FreeAtOnce,
+    /// A CPU comes into EL2 without a barrier before it reads a table.
+    PresenceBarrier,
     /// Reclaim unlinks a table without a wait for maps under way.
     ReclaimWithoutWait,
     /// Collapse breaks a table off without a wait for maps under way.
@@ -77,6 +115,8 @@ pub enum Weakness {
     CollapseWithoutFreeze,
     /// A split without a break puts its table in place of whatever the block has become.
     SplitByStore,
+    /// A split makes what stays of a block whatever was begun or ended meanwhile.
+    SplitUnasked,
 }
 
 #[cfg(loom)]
@@ -92,7 +132,7 @@ pub fn weaken(weakness: Option<Weakness>) {
 
 /// Tells whether a loom test asked for that mistake.
 #[cfg(loom)]
-pub(crate) fn weakened(weakness: Weakness) -> bool {
+pub fn weakened(weakness: Weakness) -> bool {
     ACTIVE.get() == Some(weakness)
 }
 
@@ -101,6 +141,20 @@ pub(crate) fn weakened(weakness: Weakness) -> bool {
 #[inline(always)]
 pub(crate) const fn weakened(_: Weakness) -> bool {
     false
+}
+
+/// Returns the order of an access, or none at all if a loom test asked for that mistake.
+#[inline(always)]
+pub(crate) fn order(order: Ordering, weakness: Weakness) -> Ordering {
+    if weakened(weakness) { Ordering::Relaxed } else { order }
+}
+
+/// Is a barrier, unless a loom test asked for that mistake.
+#[inline(always)]
+pub(crate) fn barrier(order: Ordering, weakness: Weakness) {
+    if !weakened(weakness) {
+        fence(order);
+    }
 }
 
 /// A spin lock for a few stores at a time.
@@ -143,6 +197,6 @@ pub struct Held<'a>(&'a Lock);
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.0.store(0, Ordering::Release);
+        self.0.0.store(0, order(Ordering::Release, Weakness::LockRelaxed));
     }
 }

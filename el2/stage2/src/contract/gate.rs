@@ -4,7 +4,7 @@
 //! cache line each: a CPU that maps writes nothing that another CPU's map touches.
 
 use crate::hardware::Cpus;
-use crate::sync::{AtomicU64, Ordering, Weakness, fence, pause, weakened};
+use crate::sync::{AtomicU64, Ordering, Weakness, barrier, order, pause};
 
 /// Most CPUs.
 #[cfg(not(loom))]
@@ -28,9 +28,7 @@ impl Gates {
         let odd = counter.load(Ordering::Relaxed) + 1;
         assert!(odd % 2 == 1, "a gate is entered once");
         counter.store(odd, Ordering::Relaxed);
-        if !weakened(Weakness::MapBarrier) {
-            fence(Ordering::SeqCst);
-        }
+        barrier(Ordering::SeqCst, Weakness::MapBarrier);
         Passage { counter, odd }
     }
 
@@ -38,8 +36,9 @@ impl Gates {
     pub(super) fn wait<C: Cpus>(&self, cpus: &C) -> bool {
         let others = (0..cpus.cpu_count()).filter(|&cpu| cpu != cpus.this_cpu());
         for counter in others.map(|cpu| &self.0[cpu].0) {
-            let first = counter.load(Ordering::Acquire);
-            while first % 2 == 1 && counter.load(Ordering::Acquire) == first {
+            let read = || counter.load(order(Ordering::Acquire, Weakness::WaitRelaxed));
+            let first = read();
+            while first % 2 == 1 && read() == first {
                 if cpus.interrupt_pending() {
                     return false;
                 }
@@ -58,6 +57,6 @@ pub struct Passage<'a> {
 
 impl Drop for Passage<'_> {
     fn drop(&mut self) {
-        self.counter.store(self.odd + 1, Ordering::Release);
+        self.counter.store(self.odd + 1, order(Ordering::Release, Weakness::GateRelaxed));
     }
 }

@@ -5,7 +5,7 @@
 //! belongs to, before and after its range is read, so that a slot overwritten meanwhile is noticed.
 
 use crate::range::Range;
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, Weakness, barrier, order};
 
 /// Remembered invalidations.
 const SLOTS: u64 = if cfg!(loom) { 2 } else { 64 };
@@ -43,7 +43,7 @@ impl History {
     }
 
     pub(super) fn sample(&self) -> u64 {
-        self.last.load(Ordering::Acquire)
+        self.last.load(order(Ordering::Acquire, Weakness::SampleRelaxed))
     }
 
     /// Remembers a range under a new number, and then publishes the number. Under the lock.
@@ -52,7 +52,7 @@ impl History {
         let slot = &self.slots[(number % SLOTS) as usize];
         slot.number.store(0, Ordering::Relaxed);
         // A reader that sees the new range sees that the old number is gone.
-        fence(Ordering::Release);
+        barrier(Ordering::Release, Weakness::HistoryWriterBarrier);
         slot.start.store(range.start, Ordering::Relaxed);
         slot.end.store(range.end, Ordering::Relaxed);
         slot.number.store(number, Ordering::Release);
@@ -83,7 +83,7 @@ impl History {
         let before = slot.number.load(Ordering::Acquire);
         let start = slot.start.load(Ordering::Relaxed);
         let end = slot.end.load(Ordering::Relaxed);
-        fence(Ordering::Acquire);
+        barrier(Ordering::Acquire, Weakness::HistoryReaderBarrier);
         let after = slot.number.load(Ordering::Relaxed);
         (before == number && after == number).then_some(Range { start, end })
     }

@@ -34,7 +34,7 @@ use marks::{Marks, Overlap};
 
 use crate::hardware::Cpus;
 use crate::range::Range;
-use crate::sync::{Lock, Ordering, Weakness, fence, weakened};
+use crate::sync::{Lock, Ordering, Weakness, barrier, fence, weakened};
 
 /// Whether a map may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +68,7 @@ impl Hold {
     /// Comes between the mark and the counters: raised here, or by another CPU that may not have come
     /// to its own barrier yet.
     fn new(slot: usize) -> Self {
-        if !weakened(Weakness::BeginBarrier) {
-            fence(Ordering::SeqCst);
-        }
+        barrier(Ordering::SeqCst, Weakness::BeginBarrier);
         Self(slot)
     }
 }

@@ -11,7 +11,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 use std::cell::{Cell, RefCell};
 use verdigris_abi::flags::{PROT_READ, PROT_WRITE};
-use verdigris_stage2::sync::{Weakness, weaken};
+use verdigris_stage2::sync::{Weakness, watch_reads, weaken};
 use verdigris_stage2::{
     Attributes, Cache, Config, Counters, Cpus, Descriptor, Entry, Error, Geometry, Ipa, Level, Map,
     Outcome, Pa, PageSource, Removed, Root, Set, Shares, Stage2, Stat, Table, TableMemory,
@@ -26,8 +26,11 @@ pub struct Shared {
     pub vm: Stage2,
     /// A TLB holds the translation of page 0.
     pub cached: AtomicBool,
-    /// The same where a walker is at work, which fills it.
+    /// The same where a walker is at work, which fills it. Where guests write: a translation of whatever
+    /// page they write to, which allows it.
     pub tlb: Option<Mutex<bool>>,
+    /// What guests wrote to each page.
+    pub memory: [AtomicU64; 2],
     /// The last-level table was given back to the pool.
     pub freed: AtomicBool,
     /// The hardware is in the middle of a walk: an invalidation is complete only after it. `None` in
@@ -60,6 +63,12 @@ impl Shared {
         Self::with(config, Some(Mutex::new(false)))
     }
 
+    /// Makes one with guests that write, on hardware that keeps dirty state, or doesn't.
+    pub fn with_writers(hd: bool) -> Arc<Self> {
+        let config = Config { fwb: true, dic: true, hd, ..Config::default() };
+        Self::with(config, Some(Mutex::new(false)))
+    }
+
     fn with(config: Config, tlb: Option<Mutex<bool>>) -> Arc<Self> {
         let shared = Self::empty(config, 2, tlb, false);
         let boot = Cpu::new(&shared, 0, 1);
@@ -83,6 +92,7 @@ impl Shared {
             vm: Stage2::new(root, config),
             cached: AtomicBool::new(false),
             tlb,
+            memory: std::array::from_fn(|_| AtomicU64::new(0)),
             freed: AtomicBool::new(false),
             walking: has_walker.then(|| AtomicBool::new(false)),
             presence: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -111,6 +121,25 @@ impl Shared {
         *cached |= leaf.is_valid();
     }
 
+    /// Writes to a page as a guest does: through the TLB, or after a walk that notes the write in the leaf
+    /// as the hardware does. `false` for a fault.
+    ///
+    /// In one step with what completes an invalidation: that waits for writes under way.
+    pub fn write(&self, page: usize, value: u64) -> bool {
+        let mut cached = self.tlb.as_ref().expect("a walker").lock().unwrap();
+        if !*cached {
+            let root = self.entry_of(0, 0);
+            let is_block = root.read().leaf_address(Level::L2).is_some();
+            let entry = if is_block { root } else { self.entry(page) };
+            if entry.update_by_walker(written).is_err() {
+                return false;
+            }
+            *cached = true;
+        }
+        self.memory[page].store(value, Ordering::Relaxed);
+        true
+    }
+
     /// Tells whether the walker's TLB holds page 0.
     pub fn holds(&self) -> bool {
         *self.tlb.as_ref().expect("a walker").lock().unwrap()
@@ -119,6 +148,16 @@ impl Shared {
     pub fn is_mapped(&self, page: usize) -> bool {
         self.entry(page).read().is_valid()
     }
+}
+
+/// Returns the leaf that the hardware makes of one that is written to: young, and with S2AP[1] (bit 7)
+/// where it has that or DBM (bit 51; Arm ARM DDI 0487, D8.5.3). `None` where the write faults.
+pub fn written(old: u64) -> Option<u64> {
+    const VALID: u64 = 1;
+    const AF: u64 = 1 << 10;
+    const WRITE: u64 = 1 << 7;
+    const DBM: u64 = 1 << 51;
+    (old & VALID != 0 && old & (WRITE | DBM) != 0).then_some(old | AF | WRITE)
 }
 
 impl Cpu {
@@ -156,6 +195,19 @@ impl Cpu {
         self.shared.vm.map(self, &map)
     }
 
+    /// Asks for page 0 with other permissions, or clean.
+    pub fn map_as(&self, flags: u64) -> Outcome {
+        let map = Map {
+            ipa: Ipa(0),
+            pa: Pa(0x8000),
+            page_count: 1,
+            level: Level::L3,
+            attributes: Attributes::guest(flags),
+            sequence: 0,
+        };
+        self.shared.vm.map(self, &map)
+    }
+
     /// Asks for another page in the place of page 0.
     pub fn set(&self, sequence: u64) -> Result<bool, Error> {
         let set = Set {
@@ -179,7 +231,8 @@ impl Cpu {
     }
 }
 
-/// Runs a scenario with a mistake, or without, in every interleaving of up to `preemptions` switches.
+/// Runs a scenario with a mistake, or without, in every interleaving of up to `preemptions` switches, and
+/// prints how many that were.
 pub fn model(
     weakness: Option<Weakness>,
     preemptions: usize,
@@ -188,14 +241,41 @@ pub fn model(
     weaken(weakness);
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
-    let executions = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let count = executions.clone();
-    builder.check(move || {
+    builder.max_branches = 2_000;
+    // Twice: see `sync::watched`.
+    let executions = Executions { weakness, preemptions, count: std::sync::Arc::default() };
+    let count = executions.count.clone();
+    let scenario = std::sync::Arc::new(move || {
         count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         scenario();
     });
-    println!("{} executions", executions.load(std::sync::atomic::Ordering::Relaxed));
+    for watched in [true, false] {
+        watch_reads(watched);
+        let scenario = scenario.clone();
+        builder.check(move || scenario());
+    }
+    drop(executions);
     weaken(None);
+}
+
+/// Counts executions, and prints the number when the model is done or has failed.
+struct Executions {
+    weakness: Option<Weakness>,
+    preemptions: usize,
+    count: std::sync::Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Drop for Executions {
+    fn drop(&mut self) {
+        let count = self.count.load(std::sync::atomic::Ordering::Relaxed);
+        let outcome = if std::thread::panicking() { "failed in the last of" } else { "passed" };
+        let bound = self.preemptions;
+        let weakness = match self.weakness {
+            Some(weakness) => format!(", with {weakness:?}"),
+            None => String::new(),
+        };
+        println!("loom: {outcome} {count} executions, up to {bound} preemptions{weakness}");
+    }
 }
 
 impl TableMemory for Cpu {
