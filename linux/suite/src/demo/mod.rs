@@ -102,9 +102,7 @@ impl Demo {
         println!(
             "A guest with {VCPUS} vCPUs and {mib} MiB, {PAGES} pages, touches two windows that move."
         );
-        println!(
-            "The firmware keeps for how many rounds each page was idle; the guest tells what it touched."
-        );
+        println!("The firmware keeps each page's idle rounds; the guest tells what it touched.");
         if features.has(flags::FEATURE_HW_ACCESS_FLAG) {
             println!("Access flags are set by the hardware (FEAT_HAFDBS).");
         } else {
