@@ -25,6 +25,7 @@ mod image {
     pub mod crash;
     pub mod debug;
     pub mod debug_regs;
+    pub mod fault;
     pub mod frame;
     pub mod host;
     pub mod hypercall;

@@ -182,7 +182,15 @@ impl Descriptor {
         }
     }
 
+    /// Returns the table that the descriptor leads to, if it leads to one at `level`.
+    #[inline]
+    pub fn table_below(self, level: Level) -> Option<TablePage> {
+        let is_table = self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE;
+        (is_table && level != Level::L3).then(|| TablePage::linked(Pa(self.0 & ADDRESS)))
+    }
+
     /// Returns the output address if the descriptor is a leaf at `level`.
+    #[inline]
     pub fn leaf_address(self, level: Level) -> Option<Pa> {
         match self.kind(level) {
             Kind::Leaf(pa) => Some(pa),

@@ -104,7 +104,18 @@ impl Entry {
         level: Level,
         change: impl Fn(Descriptor) -> Option<Descriptor>,
     ) -> Result<Descriptor, Descriptor> {
-        let mut old = self.read();
+        self.update_seen(self.read(), level, change)
+    }
+
+    /// Does the same, starting from what was just read.
+    #[inline(always)]
+    pub(crate) fn update_seen(
+        &self,
+        seen: Descriptor,
+        level: Level,
+        change: impl Fn(Descriptor) -> Option<Descriptor>,
+    ) -> Result<Descriptor, Descriptor> {
+        let mut old = seen;
         loop {
             if old.leaf_address(level).is_none() {
                 return Err(old);
@@ -121,12 +132,22 @@ impl Entry {
     ///
     /// `Ok` with the old leaf; `Err` with what stands there if that is no leaf, or young already.
     pub fn set_young(&self, level: Level) -> Result<Descriptor, Descriptor> {
+        self.set_seen_young(self.read(), level)
+    }
+
+    /// Does the same, starting from what was just read.
+    #[inline(always)]
+    pub(crate) fn set_seen_young(
+        &self,
+        seen: Descriptor,
+        level: Level,
+    ) -> Result<Descriptor, Descriptor> {
         if weakened(Weakness::YoungByStore) {
-            let old = self.read();
-            self.0.store(old.with_young(true).0, Ordering::Release);
-            return Ok(old);
+            self.0.store(seen.with_young(true).0, Ordering::Release);
+            return Ok(seen);
         }
-        self.update_leaf(level, |old| (!old.is_young()).then_some(old.with_young(true)))
+        let young = |old: Descriptor| (!old.is_young()).then_some(old.with_young(true));
+        self.update_seen(seen, level, young)
     }
 
     /// Copies the bits, for a look that decides where to look closer and publishes nothing.

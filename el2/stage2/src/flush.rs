@@ -158,6 +158,7 @@ pub fn publish<T: Tlb>(tlb: &T) {
 ///
 /// In the VM's context: the host's may be in force. The VMID is read without a `dsb ish` before it: this
 /// CPU walks for the VM under no VMID meanwhile, so one that the VM gets just now has nothing here.
+#[inline]
 pub fn relaxed<T: Tlb>(tlb: &T, ipas: impl Iterator<Item = Ipa>) -> Issued {
     publish(tlb);
     let mut issued = Issued::default();

@@ -166,6 +166,7 @@ impl Stage2 {
 }
 
 /// Makes permissions that were added hold for the walkers, and on this CPU at once.
+#[inline]
 pub(crate) fn flush_relaxed<E: Env>(env: &E, ipas: impl Iterator<Item = Ipa>) {
     count_issued(env, flush::relaxed(env, ipas));
 }
@@ -181,6 +182,7 @@ pub(crate) fn count_retry<C: Counters>(counters: &C, error: Option<Error>) {
     counters.count(Stat::Retries, u64::from(error == Some(Error::Retry)));
 }
 
+#[inline]
 fn count_issued<C: Counters>(counters: &C, issued: Issued) {
     let kinds = [
         (Stat::TlbiIpa, issued.ipa),

@@ -63,10 +63,8 @@ pub fn find_down_to<M: TableMemory>(memory: &M, root: Root, ipa: Ipa, last: Leve
         let table = memory.table(page);
         let index = level.index(ipa.0);
         let old = table[index].read();
-        match (old.kind(level), level.next()) {
-            (Kind::Table(next_page), Some(next)) if level < last => {
-                (page, level) = (next_page, next);
-            }
+        match (level.next(), old.table_below(level)) {
+            (Some(next), Some(next_page)) if level < last => (page, level) = (next_page, next),
             _ => return Position { table, index, level, old },
         }
     }

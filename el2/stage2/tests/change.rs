@@ -308,3 +308,60 @@ fn a_granted_leaf_is_made_writable_in_place() {
     assert_eq!(vm.set(&machine, &set(0x1000, 0x9000_0000, RW)), Ok(false));
     assert_eq!(raw(&machine, &vm, 0x1000) & WRITE, 1 << 55, "set keeps it clean, and granted");
 }
+
+fn with_page(machine: &Machine, vm: &Stage2, flags: u64) {
+    assert_eq!(vm.map(machine, &map(0x1000, 0x8000_0000, 1, flags)), Outcome::done(1));
+}
+
+/// Ways to leave the page at 0x1000, for a fault to find.
+const STATES: [fn(&Machine, &Stage2); 6] = [
+    |_, _| (),
+    |machine, vm| with_page(machine, vm, RW | MAP_OLD),
+    |machine, vm| with_page(machine, vm, RW),
+    |machine, vm| with_page(machine, vm, 1),
+    |machine, vm| {
+        with_page(machine, vm, RW);
+        assert_eq!(protect(machine, vm, 0x1000, 1), Outcome::done(1));
+    },
+    |machine, vm| {
+        with_page(machine, vm, RW);
+        let entry = support::tlb::entry(machine, vm.root().geometry(), 0x1000, 3);
+        entry.update_leaf(Level::L3, |old| Some(old.write_logged())).unwrap();
+    },
+];
+
+/// What a fault may change.
+fn seen(machine: &Machine, vm: &Stage2) -> (u64, Vec<Step>, [u64; Stat::COUNT]) {
+    (raw(machine, vm, 0x1000), machine.take_steps(), *machine.stats.borrow())
+}
+
+#[test]
+fn the_quick_way_does_what_the_long_way_would_or_nothing() {
+    let kinds = [FaultKind::Translation, FaultKind::AccessFlag, FaultKind::Permission];
+    let accesses = [Access::Read, Access::Write, Access::Execute];
+    let mut mended = 0;
+    for (number, state) in STATES.iter().enumerate() {
+        for (access, kind) in accesses.iter().flat_map(|&access| kinds.map(|kind| (access, kind))) {
+            let [(quick, vm), (long, other)] = [vm(), vm()];
+            state(&quick, &vm);
+            state(&long, &other);
+            let (before, case) = (seen(&quick, &vm), (number, access, kind));
+            let resolution = fault(&long, &other, access, kind);
+            if vm.resolve_quickly(&quick, Ipa(0x1abc), access, kind) {
+                mended += 1;
+                assert_eq!(resolution, Resolution::Resolved, "{case:?}");
+                assert_eq!(seen(&quick, &vm), seen(&long, &other), "{case:?}");
+            } else {
+                assert_ne!(resolution, Resolution::Resolved, "{case:?}");
+                // A spurious fault has invalidated once more by then.
+                if resolution != Resolution::Spurious {
+                    assert_eq!(seen(&quick, &vm), (before.0, vec![], before.2), "{case:?}");
+                }
+            }
+        }
+    }
+    assert_eq!(mended, 3 + 1, "the old leaf, whatever the access, and the write that is logged");
+    let (machine, vm) = vm();
+    assert!(!vm.resolve_quickly(&machine, Ipa(1 << 40), Access::Read, FaultKind::AccessFlag));
+    assert!(!vm.resolve_quickly(&machine, Ipa(1 << 47), Access::Write, FaultKind::Permission));
+}

@@ -112,9 +112,15 @@ pub struct Abort {
 impl Abort {
     /// Decodes the ISS of classes 0x20, 0x21, 0x24 and 0x25.
     pub const fn decode(syndrome: Syndrome) -> Self {
+        Self::with_status(FaultStatus::decode(syndrome.field(0, 6)), syndrome)
+    }
+
+    /// Decodes the rest, where the status is known.
+    #[inline]
+    pub const fn with_status(status: FaultStatus, syndrome: Syndrome) -> Self {
         let instruction = syndrome.class() & 0x3e == 0x20;
         Self {
-            status: FaultStatus::decode(syndrome.field(0, 6)),
+            status,
             instruction,
             table_walk: syndrome.bit(7),
             cache_maintenance: !instruction && syndrome.bit(8),
@@ -131,6 +137,7 @@ impl Abort {
     /// which an entry without write permission answers by a *permission* fault. Cache maintenance
     /// always shows WnR as 1; it needs no more than reading, but for invalidation without cleaning,
     /// which a read-only entry answers by a permission fault.
+    #[inline]
     pub const fn access(&self) -> Access {
         let permission = matches!(self.status, FaultStatus::Permission(_));
         if self.table_walk || self.cache_maintenance {
@@ -147,6 +154,7 @@ impl Abort {
     ///
     /// A permission fault writes it only for a walk of stage 1. Where it isn't valid, the caller
     /// translates FAR_EL2 by an AT instruction, and when that fails, runs the guest again.
+    #[inline]
     pub const fn is_hpfar_valid(&self) -> bool {
         match self.status {
             FaultStatus::Translation(_)

@@ -12,7 +12,7 @@ use verdigris_core::cpu::IdRegisters;
 use verdigris_core::guest::{Context, FpRegisters, Slot};
 
 use super::percpu::{self, PerCpu, offset};
-use super::{crash, frame, mmu, start, trap};
+use super::{crash, fault, frame, mmu, start, trap};
 
 /// SCTLR_EL2 with the MMU off: the RES1 bits of an EL2 with E2H 0 (D19.2.118): EIS, EOS and those that
 /// have no meaning in this regime.
@@ -36,6 +36,7 @@ global_asm!(
     secondary_main = sym start::secondary_main,
     crash = sym crash::from_vector,
     host_sync = sym trap::host_sync,
+    guest_fault = sym fault::guest_fault,
     crash_vectors = sym crash_vectors,
     STACK_TOP = const offset::STACK_TOP,
     CRASH_STACK_TOP = const offset::CRASH_STACK_TOP,
@@ -46,6 +47,7 @@ global_asm!(
     CONTEXT_X = const offset_of!(Context, general),
     CONTEXT_KEY = const offset_of!(Context, system) + 8 * Slot::ApiaLo as usize,
     FRAME_SIZE = const frame::SIZE,
+    ABORT_SIZE = const ABORT_SIZE,
     FRAME_KEY = const frame::KEY_OFFSET,
     HCR_BOOT = const HCR_BOOT,
     SCTLR_OFF = const SCTLR_OFF,
@@ -58,6 +60,9 @@ global_asm!(
     PAGE_RODATA = const mmu::RODATA | mmu::PAGE,
     PAGE_DATA = const mmu::DATA | mmu::PAGE,
 );
+
+/// Bytes of stack for what a function may spoil of a guest: x2 to x18, x29, x30, and its key.
+const ABORT_SIZE: usize = 176;
 
 unsafe extern "C" {
     static crash_vectors: u8;

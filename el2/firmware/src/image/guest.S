@@ -21,6 +21,22 @@
     .endif
 .endm
 
+// A synchronous exception: aborts have their top bit of EC set, calls and traps have not.
+.macro guest_exit_sync pauth
+    .balign 0x80
+    stp     x0, x1, [sp, #-16]!
+    mrs     x1, esr_el2
+    .if     \pauth
+    tbnz    x1, #31, guest_abort_pauth
+    mov     x1, #0
+    b       guest_leave_pauth
+    .else
+    tbnz    x1, #31, guest_abort
+    mov     x1, #0
+    b       guest_leave
+    .endif
+.endm
+
 .macro guest_table pauth
     crash_entries 0
     crash_entry 4
@@ -31,7 +47,7 @@
     eret
     dsb     nsh
     isb
-    guest_exit 0, \pauth
+    guest_exit_sync \pauth
     guest_exit 1, \pauth
     guest_exit 2, \pauth
     guest_exit 3, \pauth
@@ -131,6 +147,73 @@ guest_enter:
     mov     x1, #3
     b       2b
 .endm
+
+// A fault that may be answered with the guest in the CPU (`fault.rs`): an abort of EL1 or EL0 for an
+// access flag or a permission. x1: ESR_EL2; on the stack: the guest's x0, x1. What a function may spoil is
+// kept on the stack; nothing else is touched.
+.macro abort_guest pauth
+    ubfx    x0, x1, #26, #6             // EC: 0x20 for instructions, 0x24 for data
+    sub     w0, w0, #0x20
+    tst     w0, #~4
+    b.ne    1f
+    and     w0, w1, #0x38
+    cmp     w0, #0x08                   // DFSC or IFSC: 0b0010xx, 0b0011xx
+    b.ne    1f
+    stp     x2, x3, [sp, #-{ABORT_SIZE}]!
+    stp     x4, x5, [sp, #16]
+    stp     x6, x7, [sp, #32]
+    stp     x8, x9, [sp, #48]
+    stp     x10, x11, [sp, #64]
+    stp     x12, x13, [sp, #80]
+    stp     x14, x15, [sp, #96]
+    stp     x16, x17, [sp, #112]
+    stp     x18, x29, [sp, #128]
+    str     x30, [sp, #144]
+    mov     x0, x1
+    mrs     x1, tpidr_el2
+    .if     \pauth
+    mrs     x2, s3_0_c2_c1_0            // the guest's APIAKey, which signs nothing of EL2's
+    mrs     x3, s3_0_c2_c1_1
+    ldp     x4, x5, [x1, #{EL2_KEY}]
+    stp     x2, x3, [sp, #160]
+    msr     s3_0_c2_c1_0, x4
+    msr     s3_0_c2_c1_1, x5
+    isb
+    .endif
+    bl      {guest_fault}
+    .if     \pauth
+    ldp     x2, x3, [sp, #160]
+    msr     s3_0_c2_c1_0, x2            // the ISB that a new key needs is the ERET, or comes with EL2's
+    msr     s3_0_c2_c1_1, x3
+    .endif
+    tst     w0, #1
+    ldr     x30, [sp, #144]
+    ldp     x18, x29, [sp, #128]
+    ldp     x16, x17, [sp, #112]
+    ldp     x14, x15, [sp, #96]
+    ldp     x12, x13, [sp, #80]
+    ldp     x10, x11, [sp, #64]
+    ldp     x8, x9, [sp, #48]
+    ldp     x6, x7, [sp, #32]
+    ldp     x4, x5, [sp, #16]
+    ldp     x2, x3, [sp], #{ABORT_SIZE}
+    b.eq    1f
+    ldp     x0, x1, [sp], #16
+    eret
+    dsb     nsh
+    isb
+1:  mov     x1, #0
+    .if     \pauth
+    b       guest_leave_pauth
+    .else
+    b       guest_leave
+    .endif
+.endm
+
+guest_abort:
+    abort_guest 0
+guest_abort_pauth:
+    abort_guest 1
 
 guest_leave:
     leave_guest 0

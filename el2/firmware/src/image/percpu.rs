@@ -12,6 +12,7 @@ use spin::Once;
 use super::switch::HostState;
 use super::sysreg;
 use super::system::Cpu;
+use super::vm::Vm;
 
 /// Size of each stack; the linker script has the same for the boot CPU.
 pub const STACK_BYTES: u64 = 32 << 10;
@@ -40,10 +41,12 @@ pub struct PerCpu {
     /// What the host has in the CPU, while a guest runs there: near enough to the beginning that its
     /// registers are moved in pairs.
     pub host: HostState,
-    /// Registers at a crash.
-    pub crash: UnsafeCell<CrashRegisters>,
     /// Its number: 0 is the CPU that booted.
     pub index: Cell<usize>,
+    /// The VM that runs on it: what a fault of its guest asks.
+    pub running: Cell<Option<&'static Vm>>,
+    /// Registers at a crash.
+    pub crash: UnsafeCell<CrashRegisters>,
     /// Its affinity, as MPIDR_EL1 has it, without the flag bits.
     pub affinity: Cell<u64>,
     /// Memory for the host's FP and SVE registers while a guest uses them.
@@ -78,8 +81,9 @@ impl PerCpu {
             el2_key: Cell::new([0; 2]),
             has_pauth: Cell::new(0),
             host: HostState::new(),
-            crash: UnsafeCell::new(CrashRegisters { x: [0; 31], sp: 0 }),
             index: Cell::new(0),
+            running: Cell::new(None),
+            crash: UnsafeCell::new(CrashRegisters { x: [0; 31], sp: 0 }),
             affinity: Cell::new(0),
             fp_area: Cell::new(0),
             cpu: Once::new(),

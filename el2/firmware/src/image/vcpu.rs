@@ -11,12 +11,13 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, Readable, SPSR_EL2};
 use verdigris_abi::{Error, ExitReason, Ipa, PAGE_SIZE, Pa, Stat, Status};
 use verdigris_core::call::{Call, Registers, VcpuHandle};
-use verdigris_core::esr::{Abort, Access, FaultStatus, Syndrome, hpfar_to_ipa};
+use verdigris_core::esr::{Abort, FaultStatus, Syndrome};
 use verdigris_core::guest::{
     Context, ExitRecord, Machine, Outcome, Pending, StageTwoFault, call_exit, decide, resume,
 };
-use verdigris_stage2::{Access as FaultAccess, FaultKind, Resolution};
+use verdigris_stage2::{FaultKind, Resolution};
 
+use super::fault::{translate, wanted};
 use super::percpu::PerCpu;
 use super::presence::Stay;
 use super::switch::World;
@@ -141,6 +142,7 @@ fn run(x: &mut Registers, percpu: &PerCpu) -> Status {
     let State { context, pending } = guard.state();
     let exception = resume(context, pending, x[3], x[4])?;
     vm.count(Stat::Runs, 1);
+    percpu.running.set(Some(vm));
     let mut world = World::enter(vm, vcpu.index.into(), context, percpu, cpu);
     if context.debug.is_active() {
         world.load_debug(&context.debug);
@@ -162,6 +164,7 @@ fn run(x: &mut Registers, percpu: &PerCpu) -> Status {
         }
     };
     world.leave(context);
+    percpu.running.set(None);
     vm.count(exit_stat(reason), 1);
     Ok(())
 }
@@ -256,11 +259,6 @@ impl Runner<'_, '_> {
             FaultStatus::Permission(_) => FaultKind::Permission,
             _ => FaultKind::Translation,
         };
-        let access = match fault.abort.access() {
-            Access::Read => FaultAccess::Read,
-            Access::Write => FaultAccess::Write,
-            Access::Execute => FaultAccess::Execute,
-        };
         if matches!(fault.abort.status, FaultStatus::AddressSize(_)) {
             self.vm.count(Stat::FaultOther, 1);
             *pending = Some(fault);
@@ -268,7 +266,7 @@ impl Runner<'_, '_> {
         }
         let _stay = Stay::begin(self.percpu.index.get());
         let env = VmEnv::new(self.vm, self.percpu);
-        match self.vm.stage2.resolve_fault(&env, ipa, access, kind) {
+        match self.vm.stage2.resolve_fault(&env, ipa, wanted(&fault.abort), kind) {
             Resolution::Resolved | Resolution::Spurious => None,
             Resolution::ToHost { sequence, .. } => {
                 *pending = Some(fault);
@@ -285,21 +283,6 @@ impl Runner<'_, '_> {
         if abort.is_hpfar_valid() && !walk_again {
             return Some(abort.ipa(HPFAR_EL2.get(), far));
         }
-        translate(far).map(|page| Ipa(page.0 | far & (PAGE_SIZE - 1)))
+        translate(far)
     }
-}
-
-/// Translates a virtual address by the guest's stage 1 (AT S1E1R), keeping its PAR_EL1.
-fn translate(address: u64) -> Option<Ipa> {
-    let saved = sysreg::read!("par_el1");
-    // SAFETY: an address translation changes PAR_EL1 alone, which is put back.
-    let par = unsafe {
-        core::arch::asm!("at s1e1r, {}", in(reg) address, options(nostack, preserves_flags));
-        sysreg::isb();
-        let par = sysreg::read!("par_el1");
-        sysreg::write!("par_el1", saved);
-        par
-    };
-    // PA, bits 51:12; F, bit 0 (Arm ARM D24.2 PAR_EL1).
-    (par & 1 == 0).then_some(hpfar_to_ipa((par & 0x000f_ffff_ffff_f000) >> 8))
 }

@@ -10,7 +10,7 @@ use crate::machine::{CPUS, Machine};
 use crate::tlb::Cached;
 use crate::walker::{Walk, bits};
 use std::cell::{Cell, RefCell};
-use verdigris_stage2::{Access, AgeFlush, FaultKind, Ipa, Resolution};
+use verdigris_stage2::{Access, AgeFlush, FaultKind, Ipa, Resolution, Stage2};
 
 /// How an access of the guest ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,9 +108,7 @@ impl Agent {
                 Ok(()) => return Reached::Done,
                 Err(kind) => kind,
             };
-            let fault =
-                |vm: &verdigris_stage2::Stage2| vm.resolve_fault(machine, Ipa(ipa), access, kind);
-            match machine.on_cpu(cpu, fault) {
+            match machine.on_cpu(cpu, |vm| answer(machine, vm, ipa, access, kind)) {
                 Resolution::ToHost { denied, .. } => return Reached::Host(denied),
                 Resolution::Resolved => disturb(machine, ipa),
                 Resolution::Spurious => {}
@@ -176,9 +174,17 @@ impl Agent {
             (choices.pick(&kind), access)
         };
         let cpu = self.other_cpu(machine);
-        let _ = machine.on_cpu(cpu, |vm| vm.resolve_fault(machine, Ipa(ipa), access, kind));
+        let _ = machine.on_cpu(cpu, |vm| answer(machine, vm, ipa, access, kind));
         disturb(machine, ipa);
     }
+}
+
+/// Answers a fault as the firmware does: the quick way first.
+fn answer(machine: &Machine, vm: &Stage2, ipa: u64, access: Access, kind: FaultKind) -> Resolution {
+    if kind != FaultKind::Translation && vm.resolve_quickly(machine, Ipa(ipa), access, kind) {
+        return Resolution::Resolved;
+    }
+    vm.resolve_fault(machine, Ipa(ipa), access, kind)
 }
 
 /// Runs another VM once, on another CPU: nothing of ours may be held under its VMID.

@@ -1,0 +1,70 @@
+//! Faults that are answered without leaving the guest.
+//!
+//! Most stage-2 faults ask for one exchange on one leaf: an access flag, where the CPU sets none, or the
+//! first write to a page since its dirty bit was harvested. For these `guest.S` saves what a function
+//! may spoil, and nothing else: EL1 stays as the guest has it, nobody looks at ELR_EL2 or SPSR_EL2, and
+//! what is on the way to the guest (an SError, an interrupt) still finds it running. All others, and those
+//! that turn out to be more, go the long way through [`super::vcpu`], as if they had never been here.
+#![allow(unsafe_code)]
+
+use aarch64_cpu::registers::{FAR_EL2, HPFAR_EL2, Readable};
+use verdigris_abi::{Ipa, PAGE_SIZE};
+use verdigris_core::esr::{Abort, Access, FaultStatus, Syndrome, hpfar_to_ipa};
+use verdigris_stage2::{Access as FaultAccess, FaultKind};
+
+use super::percpu::PerCpu;
+use super::presence::Stay;
+use super::vm_env::VmEnv;
+use super::{crash, sysreg};
+
+/// Answers an access-flag or permission fault of stage 2. Called by `guest.S`, with the guest's EL1 in
+/// the CPU; `false` if there is more to it.
+pub extern "C" fn guest_fault(syndrome: u64, percpu: &PerCpu) -> bool {
+    crash::stop_if_reporting();
+    // DFSC and IFSC are 0b0010xx for an access flag, 0b0011xx for a permission; xx is the level.
+    let (kind, access, ipa) = if syndrome & 0b100 == 0 {
+        (FaultKind::AccessFlag, FaultAccess::Read, Some(hpfar_to_ipa(HPFAR_EL2.get())))
+    } else {
+        let status = FaultStatus::Permission((syndrome & 3) as i8);
+        let abort = Abort::with_status(status, Syndrome(syndrome));
+        (FaultKind::Permission, wanted(&abort), denied_ipa(&abort))
+    };
+    let (Some(ipa), Some(vm)) = (ipa, percpu.running.get()) else { return false };
+    let _stay = Stay::begin(percpu.index.get());
+    vm.stage2.resolve_quickly(&VmEnv::new(vm, percpu), ipa, access, kind)
+}
+
+/// Tells the engine what an access wanted.
+#[inline]
+pub fn wanted(abort: &Abort) -> FaultAccess {
+    match abort.access() {
+        Access::Read => FaultAccess::Read,
+        Access::Write => FaultAccess::Write,
+        Access::Execute => FaultAccess::Execute,
+    }
+}
+
+/// Finds the page that a permission fault is about; `None` where stage 1 no longer leads there.
+fn denied_ipa(abort: &Abort) -> Option<Ipa> {
+    if abort.is_hpfar_valid() {
+        return Some(hpfar_to_ipa(HPFAR_EL2.get()));
+    }
+    translate(FAR_EL2.get())
+}
+
+/// Finds the IPA that a virtual address has by the guest's stage 1 (AT S1E1R), keeping its PAR_EL1.
+#[inline]
+pub fn translate(address: u64) -> Option<Ipa> {
+    let saved = sysreg::read!("par_el1");
+    // SAFETY: an address translation changes PAR_EL1 alone, which is put back.
+    let par = unsafe {
+        core::arch::asm!("at s1e1r, {}", in(reg) address, options(nostack, preserves_flags));
+        sysreg::isb();
+        let par = sysreg::read!("par_el1");
+        sysreg::write!("par_el1", saved);
+        par
+    };
+    // PA, bits 51:12; F, bit 0 (Arm ARM D24.2 PAR_EL1).
+    let page = hpfar_to_ipa((par & 0x000f_ffff_ffff_f000) >> 8);
+    (par & 1 == 0).then_some(Ipa(page.0 | address & (PAGE_SIZE - 1)))
+}
