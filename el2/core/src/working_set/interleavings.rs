@@ -210,3 +210,26 @@ fn overlapping_sets_are_not_made_at_once() {
         assert!(here != thread.join().unwrap());
     });
 }
+
+/// The slot is taken by another set while a call that found the old one is about to end it.
+#[test]
+fn an_end_is_of_the_set_that_it_names() {
+    loom::model(|| {
+        let machine = Machine::new(Mistake::None);
+        machine.create();
+        let other = machine.clone();
+        let ender = thread::spawn(move || {
+            if let Ok(claim) = other.sets.end(Ipa(0)) {
+                assert_eq!(claim.region(), (Pa(0x1000), 1), "another set is ended");
+                claim.set_in_hand(0);
+                claim.forget();
+            }
+        });
+        machine.end();
+        let far = IpaRange::new(0x10_0000, 1).unwrap();
+        let claim = machine.sets.create(far, PaRange::new(0x2000, 1).unwrap()).unwrap();
+        claim.set_in_hand(1);
+        claim.go_live();
+        ender.join().unwrap();
+    });
+}

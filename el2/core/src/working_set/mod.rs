@@ -41,7 +41,7 @@ pub struct WorkingSets {
     slots: [Slot; SLOTS],
     /// How many slots are not free: a hint, so that ageing a VM without any costs one load.
     taken: AtomicU64,
-    /// 1 while a call looks for overlaps and takes a slot: for a few loads and stores.
+    /// 1 while a call looks for overlaps or for a name, and takes a slot: for a few loads and stores.
     lock: AtomicU64,
 }
 
@@ -106,6 +106,8 @@ impl WorkingSets {
     ///
     /// NO_ENTRY: there is none. BUSY: a call on another CPU is using it.
     pub fn end(&self, start: Ipa) -> Status<Claim<'_>> {
+        // No slot gets another name meanwhile: what is claimed is the set that was found.
+        let _locked = Locked::new(&self.lock);
         let found = self
             .slots
             .iter()
