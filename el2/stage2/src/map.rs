@@ -297,8 +297,10 @@ fn install_leaf(entry: &Entry, leaf: Descriptor, level: Level) -> Result<Change,
         Kind::Busy | Kind::Invalid => return Err(Error::Retry),
     }
     let relaxed = entry.update_leaf(level, |old| {
-        let more = same(old) && !old.allows_all_of(leaf);
-        more.then(|| old.with_permissions_of(leaf))
+        // Where writing is granted already, the first write makes the leaf writable, and is noted.
+        let asked = if old.is_granted() { leaf.write_logged() } else { leaf };
+        let more = same(old) && !old.allows_all_of(asked);
+        more.then(|| old.with_permissions_of(asked))
     });
     match relaxed {
         Ok(_) => Ok(Change::Relaxed),

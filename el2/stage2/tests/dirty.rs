@@ -353,3 +353,18 @@ fn set_tells_of_what_it_replaced() {
     assert_eq!(vm.set(&machine, &set(0x1000, 0xb000_0000, RW)), Ok(false));
     assert_eq!(harvest(&machine, &vm, 64), [0; 0], "clean as it was");
 }
+
+/// The host asks for no more than it granted before: the page stays clean until it is written.
+#[test]
+fn a_map_of_what_is_granted_already_leaves_it_clean() {
+    let (machine, vm) = vm();
+    map_now(&machine, &vm, map(0x1000, 0x8000_0000, 1, RW | MAP_CLEAN));
+    let before = vm.leaf(&machine, Ipa(0x1000)).unwrap().0;
+    machine.take_steps();
+    map_now(&machine, &vm, map(0x1000, 0x8000_0000, 1, RW));
+    assert_eq!(vm.leaf(&machine, Ipa(0x1000)).unwrap().0, before);
+    map_now(&machine, &vm, map(0x1000, 0x8000_0000, 1, RWX));
+    let with_more = vm.leaf(&machine, Ipa(0x1000)).unwrap().0.raw();
+    assert_eq!(with_more, before.raw() & !(1 << 54), "execution is new, and no more");
+    assert_eq!(harvest(&machine, &vm, 64), [0; 0]);
+}

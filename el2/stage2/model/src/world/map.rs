@@ -110,7 +110,8 @@ impl World {
         assert!(same, "page {page:#x} was mapped over {old:x?}");
         let leaf = self.space.leaf_mut(first).expect("it is there");
         leaf.granted |= new.granted;
-        leaf.writable |= new.writable;
+        // What was granted before waits for its first write.
+        leaf.writable |= new.writable && !old.granted;
         leaf.exec |= new.exec;
         if *leaf != old {
             warrant.local.push(page);

@@ -90,7 +90,9 @@ impl World {
             assert!(removed.is_empty(), "the same page stays");
             let lost = old.granted && !next.granted
                 || old.writable && !next.writable
-                || old.exec && !next.exec;
+                || old.exec && !next.exec
+                // Written in the middle of the call, and made clean by it.
+                || was_dirty && !old.is_dirty();
             if lost {
                 self.warrant_change(warrant, page, old.level, sure.then_some(old.young));
             } else {
