@@ -16,7 +16,7 @@ use crate::symbols::Symbols;
 use crate::{kernel, paths};
 
 /// How long a machine may run, unless it is told otherwise.
-pub const TIMEOUT: Duration = Duration::from_secs(180);
+pub const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What is needed to run machines.
 pub struct Lab {

@@ -20,8 +20,9 @@ const SIZE: Size = Size { loose_blocks: 2, blocks: 6, vcpus: 3, table_pages: 16 
 /// Workers that only take pages away, and those that do everything.
 const UNMAPPERS: usize = 2;
 const WORKERS: usize = 3;
-/// What lets the others come to something, and the guest to memory that stays for a while.
-const UNMAPPERS_PAUSE: Duration = Duration::from_millis(100);
+/// What lets the others come to something, and the guest to memory that stays for a while: each of the unmappers
+/// does at most one in so many of all operations.
+const UNMAPPERS_ONE_IN: u64 = 5;
 /// Seconds between two lines of progress, and ticks between two changes of CPUs.
 const LINE_SECONDS: u64 = 5;
 const HOTPLUG_TICKS: u32 = 10;
@@ -75,7 +76,7 @@ const MOVED_WITH: [(Stat, u64); 1] = [(Stat::FlushesSkipped, flags::FEATURE_FLUS
 pub fn run(seconds: u64) -> ExitCode {
     let before = Statistics::read(0);
     let memory = Memory::new(Size { vcpus: SIZE.vcpus.min(sys::cpus().len()), ..SIZE });
-    let unmapping = Duty { operations: memory::named(UNMAPPING), pause: UNMAPPERS_PAUSE };
+    let unmapping = Duty { operations: memory::named(UNMAPPING), one_in: UNMAPPERS_ONE_IN };
     let mut workers = vec![unmapping; UNMAPPERS];
     workers.extend(vec![Duty::of(ALL.iter().collect()); WORKERS]);
     let mut hotplug = Hotplug::new();
@@ -98,7 +99,7 @@ pub fn run(seconds: u64) -> ExitCode {
 }
 
 fn line(report: &Report) -> String {
-    let calls: u64 = report.calls().map(|(_, count)| count.all).sum();
+    let calls = report.total();
     let seconds = report.elapsed().as_secs();
     let (faults, rounds) = (report.faults(), report.rounds());
     format!("{seconds} s: {calls} operations, {faults} faults, {rounds} rounds of the guest")

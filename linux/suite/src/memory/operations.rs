@@ -205,9 +205,17 @@ fn collapse(worker: &mut Worker) -> bool {
     }
 }
 
+/// Empties a table by halves, which leaves it linked, and asks for it.
 fn reclaim_tables(worker: &mut Worker) -> bool {
-    let (ipa, count) = place(&worker.range());
-    worker.guest().reclaim_tables(ipa, count).expect("a good range");
+    let memory = worker.memory;
+    let first = worker.random.below(memory.page_count()) & !(BLOCK_PAGES - 1);
+    for half in [first, first + BLOCK_PAGES / 2] {
+        let count = BLOCK_PAGES as u64 / 2;
+        let dirty = memory.guest.unmap_dirty(Memory::ipa(half), count, worker.to());
+        memory.note_dirty(half, &dirty);
+    }
+    let result = memory.guest.reclaim_tables(Memory::ipa(first), BLOCK_PAGES as u64);
+    result.expect("a good range");
     true
 }
 

@@ -31,17 +31,19 @@ pub struct Limits<'work> {
 pub struct Duty {
     /// One of these at a time, at random.
     pub operations: Vec<&'static Operation>,
-    /// After each few: some are so quick that nothing else would get its turn.
-    pub pause: Duration,
+    /// It waits for the others after each few, so that it does at most one in so many of all operations: some are
+    /// so quick that nothing else would get its turn.
+    pub one_in: u64,
 }
 
-/// Operations between two pauses.
+/// Operations between two waits, and how long to sleep before the next look.
 const BURST: u64 = 4;
+const NAP: Duration = Duration::from_millis(5);
 
 impl Duty {
-    /// Does some operations without a pause.
+    /// Does some operations without waiting for anybody.
     pub fn of(operations: Vec<&'static Operation>) -> Self {
-        Self { operations, pause: Duration::ZERO }
+        Self { operations, one_in: 1 }
     }
 }
 
@@ -105,6 +107,11 @@ impl Report {
     /// Returns how often each operation was done.
     pub fn calls(&self) -> impl Iterator<Item = (&'static str, Count)> {
         self.calls.iter().map(|(name, counter)| (*name, counter.read()))
+    }
+
+    /// Returns how many operations were done.
+    pub fn total(&self) -> u64 {
+        self.calls().map(|(_, count)| count.all).sum()
     }
 
     /// Returns how many faults were answered.
@@ -171,11 +178,12 @@ fn work(memory: &Memory, seed: usize, duty: &Duty, report: &Report) {
         let operation = duty.operations[worker.random.below(duty.operations.len())];
         let fruitful = (operation.run)(&mut worker);
         report.count(operation.name, fruitful);
+        while turn.is_multiple_of(BURST) && turn * duty.one_in > report.total() && !report.is_over()
+        {
+            thread::sleep(NAP);
+        }
         if report.is_over() {
             return;
-        }
-        if turn.is_multiple_of(BURST) && !duty.pause.is_zero() {
-            thread::sleep(duty.pause);
         }
     }
 }
