@@ -9,11 +9,11 @@
 //!
 //! A dirty block is cleaned as a whole, whatever part of it the call asks about. The rest goes to the VM's
 //! orphans, *before* the block is cleaned, and a later harvest returns it; a block that was clean then is
-//! left alone, since a write that comes now is a later harvest's to tell. Splitting the block here would
-//! say no more of where it was written, and might find no table page. Who logs the writes of a VM does
-//! better to split its blocks first.
+//! left alone, and looked at again if it is written now. Splitting the block here would say no more of
+//! where it was written, and might find no table page. Who logs the writes of a VM does better to split
+//! its blocks first.
 
-use crate::descriptor::Level;
+use crate::descriptor::{DIRTY, Level};
 use crate::entry::Entry;
 use crate::gather::Gathered;
 use crate::hardware::Env;
@@ -59,6 +59,7 @@ struct Harvesting<'a> {
 
 impl Look for Harvesting<'_> {
     const IS_EXACT: bool = true;
+    const TAKES: u64 = DIRTY;
 
     #[inline(always)]
     fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa) -> u64 {

@@ -5,7 +5,7 @@
 //! was dirty says so from now on by a bit of its own, until that is harvested or the page goes. No write
 //! through an older translation is possible once the call returns.
 
-use crate::descriptor::Level;
+use crate::descriptor::{GRANTED, Level};
 use crate::entry::Entry;
 use crate::gather::Gathered;
 use crate::hardware::Env;
@@ -43,6 +43,7 @@ struct Protecting {
 
 impl Look for Protecting {
     const IS_EXACT: bool = true;
+    const TAKES: u64 = GRANTED;
 
     #[inline(always)]
     fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa) -> u64 {

@@ -27,6 +27,8 @@ use verdigris_abi::{Ipa, PAGE_SIZE};
 pub(crate) trait Look {
     /// Whether a leaf that is there all the time must not be missed.
     const IS_EXACT: bool;
+    /// What an exact look leaves in no leaf.
+    const TAKES: u64 = 0;
 
     /// Looks at 64 entries of a last-level table; bit n of the answer is entry n. `first` is what the first
     /// of them translates.
@@ -161,8 +163,7 @@ impl<L: Look, S: Sink> Scan<'_, L, S> {
         // Of a block that was a table a moment ago, the pages before are answered for already.
         let asked = Range { start: self.page, ..self.range };
         let bit = self.look.block(env, at, span, asked);
-        let is_leaf = || at.entry().read().leaf_address(at.level).is_some();
-        if L::IS_EXACT && !bit && !is_leaf() {
+        if L::IS_EXACT && !bit && !self.is_passed(at) {
             return;
         }
         let end = self.range.end.min(span.end);
@@ -177,6 +178,14 @@ impl<L: Look, S: Sink> Scan<'_, L, S> {
         // Progress ends with a word, save where nobody reads them.
         let may_stop = self.bit() == 0 || !S::IS_READ;
         self.is_stopped = may_stop && env.interrupt_pending();
+    }
+
+    /// Tells whether nothing is left to do where a look found nothing to take. It may have seen a table that
+    /// stood there for a moment, and by now the block stands there again, as it was.
+    fn is_passed(&self, at: &Position<'_>) -> bool {
+        let now = at.entry().read();
+        let is_taken = now.raw() & L::TAKES == 0 || weakened(Weakness::TrustLeaf);
+        now.leaf_address(at.level).is_some() && is_taken
     }
 
     /// Passes what translates nothing.

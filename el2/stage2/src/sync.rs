@@ -77,6 +77,8 @@ pub enum Weakness {
     PassBusy,
     /// Harvest and write-protection trust that the table they looked at is still linked.
     TrustLink,
+    /// They trust that a leaf which stands at the end of a look was there all the time.
+    TrustLeaf,
     /// What a call found in entries orders nothing that it reads afterwards: the link, batches, the epoch.
     FoundBarrier,
     /// Harvest remembers the rest of a block after it has cleaned it.
