@@ -218,21 +218,63 @@ impl Stage2 {
         entries: &[Entry],
         first: Ipa,
     ) -> Mask {
-        let level = Level::L3;
-        let (mut taken, mut bits) = (0, 0);
-        let leaves = entries.iter().enumerate().filter_map(|(index, entry)| {
-            let old = entry.take_unlinked();
-            // The bit of entry n comes in at the top and is n places from the last one's in the end.
-            bits = bits >> 1 | old.dirty_bit() << 63;
-            let pa = old.page_address()?;
-            taken += 1;
-            Some(Removed { ipa: Ipa(first.0 + index as u64 * level.bytes()), pa, level, old })
-        });
-        self.settle(env, level, leaves);
-        let bits = bits >> (BATCH - entries.len() as u64);
+        let batch = env.batch(Level::L3);
+        let mut drain = Drain { env, batch, next: first, taken: 0, dirty: 0 };
+        match self.config.fwb {
+            true => drain.take_all::<false>(entries),
+            false => drain.take_all::<true>(entries),
+        }
+        let bits = drain.dirty >> (BATCH - entries.len() as u64);
         // One invalidation, of the table's span, was for all of them.
-        strip.count_taken(taken, 1, taken);
-        Mask { bits, ..Mask::new(first, level) }
+        strip.count_taken(drain.taken, 1, drain.taken);
+        Mask { bits, ..Mask::new(first, Level::L3) }
+    }
+}
+
+/// The way through up to 64 entries of an unlinked table.
+struct Drain<'a, E: Env> {
+    env: &'a E,
+    batch: E::Batch,
+    /// What the next entry translated.
+    next: Ipa,
+    taken: u64,
+    /// A bit for each entry, the last one's at the top.
+    dirty: u64,
+}
+
+impl<E: Env> Drain<'_, E> {
+    /// Takes the leaves of all entries, and cleans them from the caches if that is asked for.
+    #[inline(always)]
+    fn take_all<const CLEAN: bool>(&mut self, entries: &[Entry]) {
+        // By groups, so that most of the way is without a loop's end.
+        let (groups, rest) = entries.as_chunks();
+        for [a, b, c, d, e, f, g, h] in groups {
+            self.take::<CLEAN>(a);
+            self.take::<CLEAN>(b);
+            self.take::<CLEAN>(c);
+            self.take::<CLEAN>(d);
+            self.take::<CLEAN>(e);
+            self.take::<CLEAN>(f);
+            self.take::<CLEAN>(g);
+            self.take::<CLEAN>(h);
+        }
+        rest.iter().for_each(|entry| self.take::<CLEAN>(entry));
+    }
+
+    #[inline(always)]
+    fn take<const CLEAN: bool>(&mut self, entry: &Entry) {
+        let (level, ipa) = (Level::L3, self.next);
+        let old = entry.take_unlinked();
+        self.next = Ipa(ipa.0 + level.bytes());
+        self.dirty = self.dirty >> 1 | old.dirty_bit() << (BATCH - 1);
+        if let Some(pa) = old.page_address() {
+            self.taken += 1;
+            let leaf = Removed { ipa, pa, level, old };
+            if CLEAN {
+                self.env.clean_invalidate(pa, level.bytes());
+            }
+            self.env.removed(&mut self.batch, &leaf);
+        }
     }
 }
 

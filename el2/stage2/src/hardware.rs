@@ -100,6 +100,9 @@ pub struct Removed {
 
 /// Who may map what: the shares that a VM's leaves hold in pages of the host.
 pub trait Shares {
+    /// What helps from one leaf that is gone to the next.
+    type Batch;
+
     /// Takes a share in memory that is about to be mapped, of the size of a leaf at that level.
     ///
     /// [`Error::NotOwner`] if it isn't the host's to share, [`Error::Limit`] if the count is full.
@@ -108,17 +111,11 @@ pub trait Shares {
     /// Gives a share back.
     fn release(&self, pa: Pa, level: Level);
 
-    /// Takes note of a leaf that is gone, and gives its share back.
-    fn removed(&self, leaf: &Removed) {
-        self.release(leaf.pa, leaf.level);
-    }
+    /// Begins a batch of leaves of one level that are gone.
+    fn batch(&self, level: Level) -> Self::Batch;
 
-    /// Takes note of leaves of one level that are gone, as [`Shares::removed`] does of each.
-    ///
-    /// The leaves of a table that is unlinked are taken by this very iterator.
-    fn removed_all(&self, _level: Level, leaves: impl Iterator<Item = Removed>) {
-        leaves.for_each(|leaf| self.removed(&leaf));
-    }
+    /// Takes note of a leaf of the batch, and gives its share back.
+    fn removed(&self, batch: &mut Self::Batch, leaf: &Removed);
 }
 
 /// Statistics of the VM.

@@ -262,11 +262,13 @@ impl Stage2 {
         level: Level,
         leaves: impl Iterator<Item = Removed>,
     ) {
-        if self.config.fwb {
-            return env.removed_all(level, leaves);
+        let mut batch = env.batch(level);
+        for leaf in leaves {
+            if !self.config.fwb {
+                env.clean_invalidate(leaf.pa, level.bytes());
+            }
+            env.removed(&mut batch, &leaf);
         }
-        let clean = |leaf: &Removed| env.clean_invalidate(leaf.pa, level.bytes());
-        env.removed_all(level, leaves.inspect(clean));
     }
 
     /// Unlinks a table inside the range, and invalidates its span; `false` if it is gone.

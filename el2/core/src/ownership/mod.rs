@@ -100,37 +100,6 @@ impl<'m> Ownership<'m> {
         result.expect("a share is returned once");
     }
 
-    /// Takes back a share of each of many pages, or of blocks of one size, as [`Self::unshare`] does.
-    ///
-    /// What an unmap costs a page is mostly this. So the words of a stretch of memory are found once,
-    /// and a count is taken down by one addition: that there is a share is known, or EL2 has a bug, and
-    /// then nothing goes on from here.
-    #[inline(always)]
-    pub fn unshare_all(&self, size: LeafSize, addresses: impl Iterator<Item = Pa>) {
-        // A loop for each size: it is a constant there.
-        match size {
-            LeafSize::Page => self.unshare_each(LeafSize::Page, addresses),
-            LeafSize::Block2M => self.unshare_each(LeafSize::Block2M, addresses),
-            LeafSize::Block1G => self.unshare_each(LeafSize::Block1G, addresses),
-        }
-    }
-
-    #[inline(always)]
-    fn unshare_each(&self, size: LeafSize, addresses: impl Iterator<Item = Pa>) {
-        let mut near = Near { first: 0, words: &[] };
-        for address in addresses {
-            let word = match near.word(address, size) {
-                Some(word) => word,
-                None => {
-                    near = self.near(address, size);
-                    near.word(address, size).expect("what was shared can be found")
-                }
-            };
-            let old = word.fetch_sub(words::one_share(size), Ordering::AcqRel);
-            assert!(words::is_shared(old, size), "a share is returned once");
-        }
-    }
-
     /// Returns the words around an address.
     #[cold]
     #[inline(never)]
@@ -141,7 +110,7 @@ impl<'m> Ownership<'m> {
             LeafSize::Block1G => self.gigas,
         };
         let (first, dense) = self.map.stretch(address, size).expect("what was shared can be found");
-        Near { first, words: &all[dense] }
+        Near { size, first, words: &all[dense] }
     }
 
     /// Replaces a share of a block by one of each block or page of the next smaller size, for a mapping
@@ -290,16 +259,46 @@ impl<'m> Ownership<'m> {
     }
 }
 
-/// The words of a stretch of memory, and the number of the first page or block in it.
-struct Near<'m> {
+/// Shares that are returned, one page or block of a size after the other.
+///
+/// What an unmap costs a page is mostly this. So the words of a stretch of memory are found once, and a
+/// count is taken down by one addition: that there is a share is known, or EL2 has a bug, and then nothing
+/// goes on from here.
+pub struct Near<'m> {
+    size: LeafSize,
+    /// The number of the first page or block of the stretch.
     first: u64,
     words: &'m [AtomicU32],
 }
 
 impl<'m> Near<'m> {
+    /// Begins nowhere.
     #[inline(always)]
-    fn word(&self, address: Pa, size: LeafSize) -> Option<&'m AtomicU32> {
-        let number = address.0 >> map::bytes(size).trailing_zeros();
+    pub const fn new(size: LeafSize) -> Self {
+        Self { size, first: 0, words: &[] }
+    }
+
+    /// Takes a share back, as [`Ownership::unshare`] does.
+    #[inline(always)]
+    pub fn unshare<'t>(&mut self, address: Pa, table: impl FnOnce() -> &'t Ownership<'m>)
+    where
+        'm: 't,
+    {
+        let word = match self.word(address) {
+            Some(word) => word,
+            None => {
+                // Of the same size: that stays what the compiler knows, if it does.
+                *self = Self { size: self.size, ..table().near(address, self.size) };
+                self.word(address).expect("what was shared can be found")
+            }
+        };
+        let old = word.fetch_sub(words::one_share(self.size), Ordering::AcqRel);
+        assert!(words::is_shared(old, self.size), "a share is returned once");
+    }
+
+    #[inline(always)]
+    fn word(&self, address: Pa) -> Option<&'m AtomicU32> {
+        let number = address.0 >> map::bytes(self.size).trailing_zeros();
         self.words.get(number.wrapping_sub(self.first) as usize)
     }
 }

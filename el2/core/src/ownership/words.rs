@@ -1,6 +1,6 @@
 //! The words of the table, and every lawful transition of one.
 //!
-//! A page: bits 1:0 say whose it is, the other 30 how often it is shared (the host's) or which VM has
+//! A page: bits 1:0 say whose it is, the next 29 how often it is shared (the host's) or which VM has
 //! it. A block: the low bits say how many of its pages are not the host's, the others how often the
 //! block is shared. Zero is a page of nobody's.
 
@@ -27,6 +27,9 @@ const TAG_NONE: u32 = 0;
 const TAG_HOST: u32 = 1;
 const TAG_EL2: u32 = 2;
 const TAG_VM: u32 = 3;
+
+/// Clear in every word of a page: shares count up to 2^29 - 1.
+const NEVER: u32 = 1 << 31;
 
 /// The word of a page that is nobody's.
 pub(super) const NOBODY: u32 = TAG_NONE;
@@ -70,11 +73,9 @@ pub(super) const fn one_share(size: LeafSize) -> u32 {
 #[inline(always)]
 pub(super) const fn is_shared(word: u32, size: LeafSize) -> bool {
     match size {
-        // The least such word is the host's tag and one share; rotated, the tags of others come out above.
-        LeafSize::Page => {
-            let above = word.wrapping_sub(TAG_HOST + one_share(size));
-            above.rotate_right(TAG_BITS) < u32::MAX >> TAG_BITS
-        }
+        // The least such word is the host's tag and one share. Below it and at other tags one of these bits
+        // is left.
+        LeafSize::Page => word.wrapping_sub(TAG_HOST + one_share(size)) & (NEVER | TAG) == 0,
         LeafSize::Block2M | LeafSize::Block1G => word >= one_share(size),
     }
 }
@@ -82,7 +83,8 @@ pub(super) const fn is_shared(word: u32, size: LeafSize) -> bool {
 /// Adds a share to a page of the host's.
 pub(super) fn share_page(word: u32) -> Status<u32> {
     match owner(word) {
-        Owner::Host => word.checked_add(1 << TAG_BITS).ok_or(Error::Limit),
+        Owner::Host if word.wrapping_add(1 << TAG_BITS) & NEVER != 0 => Err(Error::Limit),
+        Owner::Host => Ok(word + (1 << TAG_BITS)),
         _ => Err(Error::NotOwner),
     }
 }
@@ -197,8 +199,8 @@ mod tests {
     fn shares_of_a_page_saturate_into_an_error() {
         assert_eq!(share_page(HOST), Ok(0b101));
         assert_eq!(unshare_page(0b101), Ok(HOST));
-        assert_eq!(share_page(0xffff_fffd), Err(Error::Limit));
-        assert_eq!(unshare_page(0xffff_fffd), Ok(0xffff_fff9));
+        assert_eq!(share_page(0x7fff_fffd), Err(Error::Limit));
+        assert_eq!(unshare_page(0x7fff_fffd), Ok(0x7fff_fff9));
         assert_eq!(unshare_page(HOST), Err(Error::NoEntry));
         assert_eq!(unshare_page(0x403), Err(Error::NoEntry));
         for other in [0, 2, 0x403] {
@@ -227,7 +229,7 @@ mod tests {
 
     #[test]
     fn shares_that_go_together_are_the_ones_that_go_alone() {
-        for word in [0, 1, 2, 3, 4, 5, 7, 0x403, 0b1001, u32::MAX, u32::MAX - 2] {
+        for word in [0, 1, 2, 3, 4, 5, 6, 7, 0x402, 0x403, 0b1001, 0x7fff_fff9, 0x7fff_fffd] {
             assert_eq!(is_shared(word, LeafSize::Page), unshare_page(word).is_ok(), "{word:#x}");
             let one = one_share(LeafSize::Page);
             assert!(

@@ -16,7 +16,7 @@ use spin::Once;
 use spin::mutex::SpinMutex;
 use verdigris_abi::{Error, PAGE_SIZE, Pa, Status};
 use verdigris_core::call::{LeafSize, PaRange, VmHandle};
-use verdigris_core::ownership::Ownership;
+use verdigris_core::ownership::{Near, Ownership};
 use verdigris_platform::layout::Kept;
 use verdigris_platform::{Machine, Region};
 use verdigris_stage2::{Identity, Level, Table, TablePage};
@@ -125,14 +125,14 @@ pub fn unshare(pa: Pa, level: Level) {
     ownership().unshare(pa, leaf_size(level));
 }
 
-/// Gives back a share of each of many leaves of a level.
+/// Makes ready to give back the shares of many leaves of a level.
 #[inline(always)]
-pub fn unshare_all(level: Level, addresses: impl Iterator<Item = Pa>) {
-    ownership().unshare_all(leaf_size(level), addresses);
+pub const fn near(level: Level) -> Near<'static> {
+    Near::new(leaf_size(level))
 }
 
 #[inline(always)]
-fn leaf_size(level: Level) -> LeafSize {
+const fn leaf_size(level: Level) -> LeafSize {
     match level {
         Level::L1 => LeafSize::Block1G,
         Level::L2 => LeafSize::Block2M,

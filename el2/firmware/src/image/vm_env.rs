@@ -5,6 +5,7 @@ use core::arch::asm;
 use core::cell::Cell;
 
 use verdigris_abi::{Error, Pa, Stat};
+use verdigris_core::ownership::Near;
 use verdigris_stage2::hardware::{Cache, Counters, Cpus, Removed, Shares, Tlb};
 use verdigris_stage2::sweep::GROUP;
 use verdigris_stage2::{Entry, Level, PageSource, Table, TableMemory, TablePage};
@@ -154,6 +155,8 @@ impl Cpus for VmEnv<'_> {
 }
 
 impl Shares for VmEnv<'_> {
+    type Batch = Near<'static>;
+
     fn acquire(&self, pa: Pa, level: Level) -> Result<(), Error> {
         memory::share(pa, level)
     }
@@ -163,8 +166,13 @@ impl Shares for VmEnv<'_> {
     }
 
     #[inline(always)]
-    fn removed_all(&self, level: Level, leaves: impl Iterator<Item = Removed>) {
-        memory::unshare_all(level, leaves.map(|leaf| leaf.pa));
+    fn batch(&self, level: Level) -> Near<'static> {
+        memory::near(level)
+    }
+
+    #[inline(always)]
+    fn removed(&self, near: &mut Near<'static>, leaf: &Removed) {
+        near.unshare(leaf.pa, memory::ownership);
     }
 }
 

@@ -334,6 +334,8 @@ impl Cpus for Machine {
 }
 
 impl verdigris_stage2::Shares for Machine {
+    type Batch = ();
+
     fn acquire(&self, pa: Pa, level: Level) -> Result<(), Error> {
         self.shares.acquire(pa.0, level as u32)
     }
@@ -342,7 +344,9 @@ impl verdigris_stage2::Shares for Machine {
         self.shares.release(pa.0, level as u32);
     }
 
-    fn removed(&self, leaf: &Removed) {
+    fn batch(&self, _: Level) {}
+
+    fn removed(&self, _: &mut (), leaf: &Removed) {
         self.fill();
         if let Some(vmid) = self.vmids.current() {
             let (page, level) = (leaf.ipa.0 / 4096, leaf.level as u32);

@@ -354,6 +354,8 @@ impl Cpus for Cpu {
 }
 
 impl Shares for Cpu {
+    type Batch = ();
+
     fn acquire(&self, _: Pa, _: Level) -> Result<(), Error> {
         self.shares.set(self.shares.get() + 1);
         Ok(())
@@ -361,7 +363,8 @@ impl Shares for Cpu {
     fn release(&self, _: Pa, _: Level) {
         self.shares.set(self.shares.get() - 1);
     }
-    fn removed(&self, leaf: &Removed) {
+    fn batch(&self, _: Level) {}
+    fn removed(&self, _: &mut (), leaf: &Removed) {
         self.removed.set(self.removed.get() + 1);
         self.release(leaf.pa, leaf.level);
     }

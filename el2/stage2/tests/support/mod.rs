@@ -297,6 +297,8 @@ impl Cpus for Machine {
 }
 
 impl Shares for Machine {
+    type Batch = ();
+
     fn acquire(&self, pa: Pa, level: Level) -> Result<(), Error> {
         if pa.0 >= self.owned_below.get() {
             return Err(Error::NotOwner);
@@ -314,7 +316,9 @@ impl Shares for Machine {
         }
     }
 
-    fn removed(&self, leaf: &Removed) {
+    fn batch(&self, _: Level) {}
+
+    fn removed(&self, _: &mut (), leaf: &Removed) {
         self.step(Step::Removed(leaf.ipa.0));
         if let Some(tlb) = self.tlb.borrow().as_ref() {
             tlb.assert_unreachable(self, leaf.ipa.0, leaf.level.bytes(), leaf.pa.0);
