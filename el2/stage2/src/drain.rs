@@ -22,7 +22,7 @@ use crate::leaves::Mask;
 use crate::memory::TablePage;
 use crate::range::Range;
 use crate::stage2::{BATCH, Stage2};
-use crate::sync::{AtomicU64, Lock, Ordering};
+use crate::sync::{AtomicU64, Lock, Ordering, Weakness, weakened};
 use crate::unmap::Strip;
 use verdigris_abi::{Ipa, PAGE_SIZE, Pa};
 
@@ -180,6 +180,9 @@ impl Stage2 {
                 strip.page = part.end;
                 if may_stop && strip.page < to && env.interrupt_pending() {
                     strip.is_stopped = true;
+                    if weakened(Weakness::InterruptIsDone) {
+                        strip.page = to;
+                    }
                     return;
                 }
             }

@@ -42,6 +42,9 @@ impl Epoch {
 
     /// Begins a pass that is about to clear its first access flag.
     pub fn begin_pass(&self) {
+        if weakened(Weakness::AgeUncounted) {
+            return;
+        }
         self.begun.fetch_add(1, Ordering::Relaxed);
         // A remover that takes one of the leaves as this pass left it reads this count, or a later one.
         barrier(Ordering::SeqCst, Weakness::PassBarrier);
@@ -49,6 +52,9 @@ impl Epoch {
 
     /// Ends a pass after its last store, also one that returns early.
     pub fn end_pass<T: Tlb>(&self, tlb: &T) {
+        if weakened(Weakness::AgeUncounted) {
+            return;
+        }
         if weakened(Weakness::EndRelaxed) {
             self.ended.fetch_add(1, Ordering::Relaxed);
             return;
@@ -78,8 +84,8 @@ impl Epoch {
     ///
     /// To be asked after that exchange, never before: the exchange itself may be relaxed.
     pub fn proves_absence(&self) -> bool {
-        if weakened(Weakness::OldIsAbsent) {
-            return true;
+        if weakened(Weakness::OldIsAbsent) || weakened(Weakness::ProofIgnored) {
+            return weakened(Weakness::OldIsAbsent);
         }
         barrier(Ordering::Acquire, Weakness::FoundBarrier);
         let begun = self.begun.load(Ordering::Acquire);
@@ -106,6 +112,7 @@ impl Stage2 {
         let old = all.bits & !young;
         let proven = self.config.skip && old != 0 && self.epoch.proves_absence();
         let left_out = if proven { old } else { 0 };
+        let left_out = if weakened(Weakness::YoungIsAbsent) { left_out | young } else { left_out };
         let named = Mask { bits: all.bits & !left_out, ..all };
         if named.bits == 0 {
             // What was taken is gone for every walk that begins after this.

@@ -10,6 +10,7 @@
 use crate::descriptor::Level;
 use crate::hardware::Tlb;
 use crate::range::Range;
+use crate::sync::{Weakness, weakened};
 use verdigris_abi::{Ipa, PAGE_SIZE};
 
 /// What of the CPUs' features and errata the engine depends on; the same on all CPUs.
@@ -124,7 +125,9 @@ pub fn spans<T: Tlb>(
     tlb.enter();
     spans.for_each(|span| span.issue(tlb, config, &mut issued));
     tlb.dsb_ish();
-    tlb.stage1();
+    if !weakened(Weakness::CombinedStay) {
+        tlb.stage1();
+    }
     close(tlb, config);
     issued
 }
@@ -141,7 +144,7 @@ pub fn vmid<T: Tlb>(tlb: &T, config: &Config) -> Issued {
 /// Completes what was issued since `enter`.
 fn close<T: Tlb>(tlb: &T, config: &Config) {
     tlb.dsb_ish();
-    if config.repeat {
+    if config.repeat && !weakened(Weakness::NoRepeat) {
         tlb.repeat();
     }
     tlb.isb();
@@ -163,7 +166,7 @@ pub fn relaxed<T: Tlb>(tlb: &T, ipas: impl Iterator<Item = Ipa>) -> Issued {
     publish(tlb);
     let mut issued = Issued::default();
     tlb.enter();
-    for ipa in ipas {
+    for ipa in ipas.filter(|_| !weakened(Weakness::RelaxUnflushed)) {
         issued.local += 1;
         tlb.local(ipa);
     }

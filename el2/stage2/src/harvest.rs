@@ -37,7 +37,9 @@ impl Stage2 {
             Harvesting { stage2: self, found_clean: false, changed, is_dense: false };
         self.batches.begin();
         let pages = self.scan(env, range, &mut harvesting, sink);
-        harvesting.changed.flush_changed(env, self);
+        if !weakened(Weakness::HarvestUnflushed) {
+            harvesting.changed.flush_changed(env, self);
+        }
         self.batches.finish();
         if harvesting.found_clean {
             self.finish_others(env, Range { start: range.start, end: range.start + pages });

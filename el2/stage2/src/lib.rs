@@ -17,7 +17,10 @@
 //! [`memory`] and [`hardware`] (traits), [`walk`], [`flush`] (invalidation), and on these [`identity`]
 //! (the host) and [`stage2`] (a VM). What keeps concurrent calls on a VM apart: [`contract`],
 //! [`batches`], [`epoch`], [`drain`], [`dirty`], [`limbo`]. The operations on a VM are methods of [`Stage2`], one module each.
-#![cfg_attr(not(any(test, loom)), no_std)]
+#![cfg_attr(not(any(test, loom, feature = "weakness")), no_std)]
+
+#[cfg(all(feature = "weakness", target_os = "none"))]
+compile_error!("the firmware is built without mistakes on purpose");
 
 pub mod attributes;
 pub mod batches;

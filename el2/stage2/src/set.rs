@@ -19,6 +19,7 @@ use crate::leaves::Mask;
 use crate::map::Batch;
 use crate::range::Range;
 use crate::stage2::{Stage2, count_retry, flush_relaxed, permit};
+use crate::sync::{Weakness, weakened};
 use crate::walk::{self, Position};
 use core::iter::once;
 use verdigris_abi::{Error, Ipa, Pa, Stat};
@@ -88,7 +89,9 @@ impl Stage2 {
         }
         self.batches.begin();
         let broken = self.break_leaf(env, at, set);
-        if let Ok((old, _)) = broken {
+        if let Ok((old, _)) = broken
+            && !weakened(Weakness::SetUnflushed)
+        {
             self.invalidate_old(env, set, old);
         }
         self.batches.finish();

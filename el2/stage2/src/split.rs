@@ -378,7 +378,9 @@ impl Split<'_> {
     fn fill<E: Env>(&self, env: &E, page: TablePage) {
         let table = env.table(page);
         for index in self.parts().filter(|&index| self.keeps(index)) {
-            table[index].replace(self.part(index));
+            let part = self.part(index);
+            let forgets = weakened(Weakness::SplitForgets);
+            table[index].replace(if forgets { part.with_young(false) } else { part });
         }
     }
 }

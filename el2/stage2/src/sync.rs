@@ -5,9 +5,9 @@
 //! fences, which loom can check; only what orders the *walker* and TLB invalidations (DSB, ISB, TLBI)
 //! goes through the [`crate::hardware::Tlb`] trait.
 //!
-//! A protocol that can't fail its test proves nothing. So the places that the loom tests rely on ask
-//! `weakened` whether to leave a barrier out or to swap two accesses; outside of loom the answer is
-//! a constant, and the compiler removes the question.
+//! A protocol that can't fail its test proves nothing. So the places that loom and the model rely on ask
+//! `weakened` whether to leave a barrier out, to swap two accesses, to skip an invalidation. Outside of
+//! loom and of the feature `weakness` the answer is a constant, and the compiler removes the question.
 
 /// An atomic that is changed by read-modify-write alone; see the module `watched`.
 #[cfg(not(loom))]
@@ -30,7 +30,8 @@ pub fn pause() {
     loom::thread::yield_now();
 }
 
-/// A mistake that a loom test makes on purpose, to show that it would be found.
+/// A mistake that a test makes on purpose, to show that it would be found: the first ones under loom, where
+/// CPUs interleave; the last ones against the model, where TLBs are lazy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weakness {
     /// Map leaves out the barrier between making its counter odd and reading the marks.
@@ -119,27 +120,57 @@ pub enum Weakness {
     SplitByStore,
     /// A split makes what stays of a block whatever was begun or ended meanwhile.
     SplitUnasked,
+    /// An invalidation of leaves leaves out those whose access flag was set.
+    YoungIsAbsent,
+    /// A table is unlinked without an invalidation.
+    UnlinkUnflushed,
+    /// The invalidation of a table that was unlinked names the level of its leaves.
+    UnlinkNamesLevel,
+    /// Entries combined with stage 1 are left in the TLBs.
+    CombinedStay,
+    /// The invalidation that an erratum asks for twice is issued once.
+    NoRepeat,
+    /// A permission that was added leaves this CPU's TLB as it is.
+    RelaxUnflushed,
+    /// A harvest answers before its invalidation.
+    HarvestUnflushed,
+    /// Set makes the new leaf without an invalidation of the old one.
+    SetUnflushed,
+    /// Ageing isn't counted in the epoch.
+    AgeUncounted,
+    /// What the epoch proves is invalidated all the same.
+    ProofIgnored,
+    /// Map doesn't look at the invalidations that are under way or have ended.
+    MapUnasked,
+    /// Unmap drops final dirty bits.
+    DirtyDropped,
+    /// The parts of a block that is split are old.
+    SplitForgets,
+    /// An unmap returns as done what an interrupt kept it from.
+    InterruptIsDone,
+    /// A leaf that is unmapped is reported twice.
+    ReportedTwice,
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, feature = "weakness"))]
 std::thread_local! {
     static ACTIVE: core::cell::Cell<Option<Weakness>> = const { core::cell::Cell::new(None) };
 }
 
 /// Chooses the mistake that code on this thread makes from now on. loom runs its threads on one.
-#[cfg(loom)]
+#[cfg(any(loom, feature = "weakness"))]
 pub fn weaken(weakness: Option<Weakness>) {
     ACTIVE.set(weakness);
 }
 
-/// Tells whether a loom test asked for that mistake.
-#[cfg(loom)]
+/// Tells whether a test asked for that mistake.
+#[cfg(any(loom, feature = "weakness"))]
 pub fn weakened(weakness: Weakness) -> bool {
     ACTIVE.get() == Some(weakness)
 }
 
-/// Tells whether a loom test asked for that mistake: never, outside of loom.
-#[cfg(not(loom))]
+/// Tells whether a test asked for that mistake: never, outside of such tests.
+#[cfg(not(any(loom, feature = "weakness")))]
 #[inline(always)]
 pub(crate) const fn weakened(_: Weakness) -> bool {
     false

@@ -216,6 +216,9 @@ impl Stage2 {
         self.batches.finish();
         strip.count_taken(taken.mask.count(), at.level.pages(), 0);
         self.settle(env, at.level, taken.removed());
+        if weakened(Weakness::ReportedTwice) {
+            self.settle(env, at.level, taken.removed());
+        }
         strip.note_leaves(&self.orphans, Mask { bits: taken.dirty, ..taken.mask });
         let end = first.start + passed * at.level.pages();
         if end > strip.page {
@@ -275,8 +278,9 @@ impl Stage2 {
     pub(crate) fn unlink<E: Env>(&self, env: &E, at: &Position<'_>, span: Range) -> bool {
         self.batches.begin();
         let unlinked = at.entry().exchange(at.old, Descriptor::INVALID).is_ok();
-        if unlinked {
-            self.flush(env, once(Span::range(span)));
+        if unlinked && !weakened(Weakness::UnlinkUnflushed) {
+            let guessed = weakened(Weakness::UnlinkNamesLevel).then_some(Level::L3);
+            self.flush(env, once(Span { level: guessed, ..Span::range(span) }));
         }
         self.batches.finish();
         unlinked
@@ -364,7 +368,7 @@ impl<'a, S: DirtySink> Strip<'a, S> {
 
     /// Reports leaves that are gone and were dirty.
     pub(crate) fn note_leaves(&mut self, orphans: &Orphans, dirty: Mask) {
-        if dirty.bits == 0 {
+        if dirty.bits == 0 || weakened(Weakness::DirtyDropped) {
             return;
         }
         self.counts.dirty += dirty.count();

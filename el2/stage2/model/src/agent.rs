@@ -8,7 +8,7 @@
 use crate::choices::Choices;
 use crate::machine::{CPUS, Machine};
 use crate::tlb::Cached;
-use crate::walker::{Walk, bits};
+use crate::walker::{Walk, bits, walk_from};
 use std::cell::{Cell, RefCell};
 use verdigris_stage2::{Access, AgeFlush, FaultKind, Ipa, Resolution, Stage2};
 
@@ -33,26 +33,32 @@ pub struct Agent {
     choices: RefCell<Choices>,
     /// Moments until something happens.
     left: Cell<u64>,
-    /// The longest wait; 0 for a machine in which nothing happens by itself.
-    calm: u64,
+    /// The longest wait.
+    calm: Cell<u64>,
 }
 
 impl Agent {
-    /// Makes an agent that acts once in `calm / 2` moments; 0 for never.
-    pub const fn new(choices: Choices, calm: u64) -> Self {
-        Self { choices: RefCell::new(choices), left: Cell::new(calm), calm }
+    /// Makes an agent that hardly ever acts.
+    pub const fn new(choices: Choices) -> Self {
+        Self { choices: RefCell::new(choices), left: Cell::new(1000), calm: Cell::new(1000) }
+    }
+
+    /// Acts once in `calm / 2` moments from now on.
+    pub fn act_every(&self, calm: u64) {
+        self.calm.set(calm);
+        self.left.set(self.left.get().min(calm));
     }
 
     /// Passes a moment.
     #[inline]
     pub(crate) fn pass(&self, machine: &Machine) {
-        if self.calm == 0 || machine.depth.get() != 1 {
+        if machine.depth.get() != 1 {
             return;
         }
         let left = self.left.get();
         self.left.set(left.saturating_sub(1));
         if left == 0 {
-            self.left.set(self.below(self.calm));
+            self.left.set(self.below(self.calm.get()));
             self.act(machine);
         }
     }
@@ -66,13 +72,14 @@ impl Agent {
     pub(crate) fn act(&self, machine: &Machine) {
         machine.fill();
         let slot = self.below(machine.tlb.borrow().hot().len() as u64) as usize;
-        match self.below(16) {
+        match self.below(17) {
             0..=8 => drop(self.access_somehow(machine, slot)),
             9..=10 => speculate(machine, slot),
             11 => self.age(machine, slot),
             12 => machine.vmids.leave(),
             13 => neighbour(machine),
             14 => self.stray_fault(machine, slot),
+            15 => self.loiter(machine, slot),
             _ => machine.vmids.enter(machine),
         }
         machine.fill();
@@ -80,7 +87,16 @@ impl Agent {
 
     /// Chooses another CPU than the one that is in EL2.
     fn other_cpu(&self, machine: &Machine) -> usize {
-        (machine.cpu() + 1 + self.below(CPUS as u64 - 1) as usize) % CPUS
+        let next = |after: u64| (machine.cpu() + 1 + after as usize) % CPUS;
+        let after = self.below(CPUS as u64 - 1);
+        let cpu = next(after);
+        if machine.is_inside(cpu) { next((after + 1) % (CPUS as u64 - 1)) } else { cpu }
+    }
+
+    /// Lets another CPU come into EL2 and stay for a while, or leave.
+    fn loiter(&self, machine: &Machine, slot: usize) {
+        let ipa = machine.tlb.borrow().hot().nth(slot).expect("a hot address");
+        machine.loiter(self.other_cpu(machine), ipa);
     }
 
     fn access_somehow(&self, machine: &Machine, slot: usize) -> Reached {
@@ -109,7 +125,10 @@ impl Agent {
                 Err(kind) => kind,
             };
             match machine.on_cpu(cpu, |vm| answer(machine, vm, ipa, access, kind)) {
-                Resolution::ToHost { denied, .. } => return Reached::Host(denied),
+                Resolution::ToHost { denied, .. } => {
+                    machine.record.borrow_mut().refused.push((slot, access));
+                    return Reached::Host(denied);
+                }
                 Resolution::Resolved => disturb(machine, ipa),
                 Resolution::Spurious => {}
             }
@@ -146,7 +165,17 @@ impl Agent {
             Some(raw) if !(raw & bits::DBM != 0 && access == Access::Write) => {
                 Err(FaultKind::Permission)
             }
-            _ => walk_for(machine, ipa, access),
+            _ => walk_for(machine, ipa, access, &self.walk(machine, slot, vmid, ipa)),
+        }
+    }
+
+    /// Walks for a hot address: from the root, or from where a walk cache leads.
+    fn walk(&self, machine: &Machine, slot: usize, vmid: u16, ipa: u64) -> Walk {
+        let tlb = machine.tlb.borrow();
+        let count = tlb.cached_tables(slot, vmid).count() as u64;
+        match tlb.cached_tables(slot, vmid).nth(self.below(count + 1) as usize) {
+            Some((level, table)) => walk_from(&machine.memory, level, table, ipa),
+            None => machine.walk(ipa / 4096),
         }
     }
 
@@ -205,8 +234,7 @@ fn speculate(machine: &Machine, slot: usize) {
 }
 
 /// Accesses memory by a walk, which sets access flag and dirty state where it is made to.
-fn walk_for(machine: &Machine, ipa: u64, access: Access) -> Result<(), FaultKind> {
-    let walk = machine.walk(ipa / 4096);
+fn walk_for(machine: &Machine, ipa: u64, access: Access, walk: &Walk) -> Result<(), FaultKind> {
     if !walk.is_leaf() {
         return Err(FaultKind::Translation);
     }
@@ -223,7 +251,7 @@ fn walk_for(machine: &Machine, ipa: u64, access: Access) -> Result<(), FaultKind
     if !allows(new, access) {
         return Err(FaultKind::Permission);
     }
-    if update(machine, ipa, &walk, new) {
+    if update(machine, ipa, walk, new) {
         note_write(machine, ipa, access);
     }
     Ok(())

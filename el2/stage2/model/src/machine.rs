@@ -14,8 +14,8 @@ use crate::walker::{Regime, Walk};
 use std::cell::{Cell, OnceCell, RefCell};
 use verdigris_core::vmid::Tlbs;
 use verdigris_stage2::{
-    Cache, Counters, Cpus, Error, Geometry, Ipa, Level, Pa, PageSource, Removed, Root, Stage2,
-    Stat, Table, TableMemory, TablePage,
+    Access, Cache, Counters, Cpus, Error, Geometry, Ipa, Level, Pa, PageSource, Removed, Root,
+    Stage2, Stat, Table, TableMemory, TablePage,
 };
 
 /// How many CPUs there are.
@@ -34,6 +34,8 @@ pub struct Record {
     pub disturbed: Vec<u64>,
     /// Pages that the guest wrote to.
     pub written: Vec<u64>,
+    /// Accesses of the guest that went to the host: which hot address, and what for.
+    pub refused: Vec<(usize, Access)>,
     /// Another CPU cleared access flags.
     pub aged: bool,
     /// The pool was empty.
@@ -53,9 +55,16 @@ impl Record {
         self.removed.clear();
         self.disturbed.clear();
         self.written.clear();
+        self.refused.clear();
         (self.aged, self.out_of_pages, self.interrupted) = (false, false, false);
         (self.repeats, self.batches) = (0, 0);
     }
+}
+
+/// A CPU that stays in EL2 while others make calls, with references into tables that it found.
+struct Loiterer {
+    cpu: usize,
+    found: [u64; 4],
 }
 
 /// The machine.
@@ -81,6 +90,7 @@ pub struct Machine {
     vm: OnceCell<Stage2>,
     cpu: Cell<usize>,
     presence: [Cell<u64>; CPUS],
+    loiterer: RefCell<Option<Loiterer>>,
     /// The VMID that EL2 has loaded on each CPU, inside `enter` and `leave`.
     acting: [Cell<Option<Option<u16>>>; CPUS],
     /// Looks at interrupts until one is pending.
@@ -106,6 +116,7 @@ impl Machine {
             vm: OnceCell::new(),
             cpu: Cell::new(0),
             presence: Default::default(),
+            loiterer: RefCell::new(None),
             acting: Default::default(),
             interrupt_after: Cell::new(None),
             stats: std::array::from_fn(|_| Cell::new(0)),
@@ -137,6 +148,28 @@ impl Machine {
         self.depth.set(self.depth.get() - 1);
         self.cpu.set(before);
         result
+    }
+
+    /// Lets a CPU come into EL2 and find the tables on the way to an address, or leave if one has.
+    pub fn loiter(&self, cpu: usize, ipa: u64) {
+        if self.loiterer.borrow().is_some() {
+            return self.leave_el2();
+        }
+        let found = self.walk(ipa / 4096).tables;
+        self.presence[cpu].set(self.presence[cpu].get() + 1);
+        *self.loiterer.borrow_mut() = Some(Loiterer { cpu, found });
+    }
+
+    /// Lets the CPU leave that stays in EL2.
+    pub fn leave_el2(&self) {
+        if let Some(Loiterer { cpu, .. }) = self.loiterer.borrow_mut().take() {
+            self.presence[cpu].set(self.presence[cpu].get() + 1);
+        }
+    }
+
+    /// Tells whether a CPU stays in EL2, so that it can make no other call.
+    pub fn is_inside(&self, cpu: usize) -> bool {
+        self.loiterer.borrow().as_ref().is_some_and(|it| it.cpu == cpu)
     }
 
     /// Returns the CPU that calls the engine.
@@ -223,6 +256,9 @@ impl PageSource for Machine {
         if let Some(vmid) = self.vmids.current() {
             self.tlb.borrow().check_free(vmid, page.pa().0);
         }
+        let found = |it: &Loiterer| it.found.contains(&page.pa().0);
+        let found = self.loiterer.borrow().as_ref().is_some_and(found);
+        assert!(!found, "a table is given back that a CPU inside EL2 has found");
         self.memory.free(page);
     }
 }

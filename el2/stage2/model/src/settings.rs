@@ -37,7 +37,7 @@ impl Settings {
             access_flag: on(2),
             dirty_state,
             vmid_bits: if on(3) { 3 } else { [8, 16][usize::from(on(4))] },
-            pool_pages: if on(5) { 24 } else { 64 },
+            pool_pages: if on(5) { 14 } else { 48 },
             config: Config {
                 fwb: on(6),
                 tlb_range: on(7),

@@ -7,6 +7,7 @@ use crate::settings::Settings;
 use crate::walker::{bits, pages};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use verdigris_stage2::Access;
 
 /// A leaf, as the host would describe it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,15 @@ impl Leaf {
     /// Tells whether its pages count as written since they were last found clean.
     pub const fn is_dirty(&self) -> bool {
         self.writable || self.noted
+    }
+
+    /// Tells whether the guest may do that.
+    pub const fn allows(&self, access: Access) -> bool {
+        match access {
+            Access::Read => true,
+            Access::Write => self.granted,
+            Access::Execute => self.exec,
+        }
     }
 
     /// Returns the pages that it translates.

@@ -115,6 +115,12 @@ impl Tlb {
         self.hot[slot].leaves.iter().filter(holds)
     }
 
+    /// Returns the tables that walk caches may hold on the way to a hot address: level and address.
+    pub fn cached_tables(&self, slot: usize, vmid: u16) -> impl Iterator<Item = (u32, u64)> + '_ {
+        let own = move |held: &&CachedTable| held.vmid == vmid;
+        self.hot[slot].tables.iter().filter(own).map(|held| (held.level, held.table))
+    }
+
     /// Caches all that walks find now, on every CPU, under the VMID that the guest runs under.
     pub fn fill(&mut self, memory: &Memory, vmid: u16) {
         for hot in &mut self.hot {

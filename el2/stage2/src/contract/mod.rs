@@ -196,6 +196,9 @@ impl Contract {
         sampled: u64,
         own: Option<usize>,
     ) -> Verdict {
+        if weakened(Weakness::MapUnasked) {
+            return Verdict::Clear;
+        }
         let early = weakened(Weakness::MapReadsSwapped).then(|| self.history.sample());
         let overlap = self.marks.overlap(range, own);
         if overlap == Overlap::Loud {

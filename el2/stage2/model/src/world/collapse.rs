@@ -1,17 +1,38 @@
 //! Collapse: what was translated is, by one leaf, with the histories of all that it was made from.
 
-use super::World;
 use super::judge::Warrant;
+use super::map::Asked;
+use super::{HOT, Window, World, memory_of};
 use crate::space::Leaf;
 use crate::walker::{bits, pages};
-use verdigris_abi::MAX_MARKS;
+use verdigris_abi::flags::{MAP_OLD, PROT_READ, PROT_WRITE};
 use verdigris_stage2::{Error, Level, Outcome};
 
 impl World {
-    /// Makes blocks of full tables.
+    /// Makes blocks of full tables, or fills a table for the next time.
     pub(super) fn collapse(&mut self) {
         let level = if self.choices.one_in(16) { 1 } else { 2 };
         let (start, count) = self.blocks(level);
+        let is_full = self.whole(start, level).is_some_and(|(parts, _)| parts > 1);
+        if is_full || self.choices.one_in(3) {
+            self.collapse_range(start, count, level);
+        } else {
+            self.fill(start, level);
+        }
+    }
+
+    /// Maps all parts of a block.
+    fn fill(&mut self, start: u64, level: u32) {
+        let flags = self.choices.pick(&[PROT_READ, PROT_READ | PROT_WRITE]);
+        let flags = flags | self.choices.pick(&[0, MAP_OLD]);
+        let (pages, sequence) = (pages(level), self.contract.number());
+        let pa = memory_of(start, 0);
+        self.map_asked(Asked { start, pages, level: level + 1, pa, flags, sequence });
+        self.filled = Some(start);
+    }
+
+    fn collapse_range(&mut self, start: u64, count: u64, level: u32) {
+        self.watch_part(start, count);
         let range = self.engine_range(start, count);
         let name = if level == 1 { Level::L1 } else { Level::L2 };
         self.note("collapse", start, count, u64::from(level));
@@ -26,12 +47,22 @@ impl World {
         self.touch(start, start + count);
     }
 
+    /// Looks at an address of the range from now on, as often as not.
+    fn watch_part(&mut self, start: u64, count: u64) {
+        let (slot, page) = (self.choices.below(HOT as u64), start + self.choices.below(count));
+        let is_inside = |it: &Window| (it.start..it.start + it.pages).contains(&page);
+        if self.choices.one_in(2) && self.windows.iter().any(is_inside) {
+            self.machine.tlb.borrow_mut().watch(slot as usize, page * 4096);
+            self.machine.fill();
+            self.look_at_hot();
+        }
+    }
+
     /// Chooses whole blocks, if it can a table that is full.
     fn blocks(&mut self, level: u32) -> (u64, u64) {
         let size = pages(level);
-        let (mut start, _) = self.range();
-        start &= !(size - 1);
-        for _ in 0..4 {
+        let mut start = self.filled.take().unwrap_or_else(|| self.range().0) & !(size - 1);
+        for _ in 0..8 {
             if self.whole(start, level).is_some_and(|(parts, _)| parts > 1) {
                 break;
             }
@@ -99,8 +130,8 @@ impl World {
         let reason = match error {
             Error::Exists => self.whole(first, level).is_none(),
             Error::Retry => {
-                let full = self.contract.marks.len() as u64 >= MAX_MARKS;
-                full || self.contract.may_refuse(first, end, self.contract.number())
+                let now = self.contract.number();
+                self.contract.is_crowded() || self.contract.may_refuse(first, end, now)
             }
             error => self.may_fail(error, level),
         };

@@ -4,6 +4,7 @@ use super::judge::Proof;
 use super::{Parked, World};
 use crate::space::Leaf;
 use crate::walker::{bits, pages};
+use verdigris_stage2::Stat;
 
 impl World {
     /// Checks everything that holds between two calls, over what the last operation may have touched.
@@ -14,6 +15,7 @@ impl World {
         if self.machine.record.borrow().aged && self.proof == Proof::Yes {
             self.proof = Proof::Unknown;
         }
+        self.check_refused();
         self.machine.fill();
         if let Some(vmid) = self.machine.vmids.current() {
             self.machine.tlb.borrow().check(&self.machine.memory, vmid);
@@ -27,6 +29,19 @@ impl World {
         assert_eq!(self.machine.vm().sequence(), self.contract.number(), "one number for each end");
         let repeated = self.machine.record.borrow().repeats;
         assert!(repeated == 0 || self.machine.settings.config.repeat, "repeated without need");
+    }
+
+    /// Checks that no access went to the host in the middle of a call that was allowed before and after it.
+    fn check_refused(&self) {
+        let record = self.machine.record.borrow();
+        for &(slot, access) in &record.refused {
+            let page = self.machine.tlb.borrow().hot().nth(slot).expect("a hot address") / 4096;
+            let after = self.space.at(page).map(|(_, leaf)| leaf);
+            let denied = [self.before[slot], after]
+                .iter()
+                .any(|leaf| leaf.is_none_or(|leaf| !leaf.allows(access)));
+            assert!(denied, "page {page:#x}: {access:?} of {after:x?} went to the host");
+        }
     }
 
     /// Takes over what the guest wrote. Where that was in the middle of a call, an operation that answers
@@ -121,6 +136,10 @@ impl World {
         for (_, leaf) in self.space.leaves() {
             assert_ne!(self.machine.shares.count(leaf.pa, leaf.level), 0, "a leaf without a share");
         }
+        let parked = self.parked.iter().map(|it| it.leaf);
+        let leaves = self.space.leaves().map(|(_, leaf)| leaf).chain(parked);
+        let mapped: u64 = leaves.map(|leaf| leaf.pages()).sum();
+        assert_eq!(self.machine.stat(Stat::PagesMapped), mapped, "pages are counted");
         let allocated = self.machine.memory.allocated();
         assert!(tables <= allocated, "a table that is linked was given back");
         // While a call's rest is parked, its table may wait with it.
@@ -131,6 +150,7 @@ impl World {
 
     /// Lets every CPU leave EL2 until all retired tables are back; tells whether they are.
     fn reap(&mut self) -> bool {
+        self.machine.leave_el2();
         (0..16).any(|_| self.call(|machine| machine.vm().reap(machine)))
     }
 

@@ -56,6 +56,11 @@ impl Contract {
         mark
     }
 
+    /// Tells whether there are more marks than slots, or no slot is left for another.
+    pub fn is_crowded(&self) -> bool {
+        self.merged || self.marks.len() as u64 >= MAX_MARKS
+    }
+
     /// Tells whether a mark stands over a page of `[start, end)`.
     pub fn is_marked(&self, start: u64, end: u64) -> bool {
         self.marks.iter().any(|mark| mark.start < end && start < mark.end)

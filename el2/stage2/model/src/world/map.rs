@@ -76,6 +76,10 @@ impl World {
     /// Maps a range.
     pub(super) fn map(&mut self) {
         let asked = self.ask();
+        self.map_asked(asked);
+    }
+
+    pub(super) fn map_asked(&mut self, asked: Asked) {
         let request = Map {
             ipa: Ipa(asked.start * 4096),
             pa: Pa(asked.pa),

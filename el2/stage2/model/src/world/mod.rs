@@ -25,14 +25,14 @@ mod split;
 
 use crate::agent::Agent;
 use crate::choices::Choices;
-use crate::machine::Machine;
+use crate::machine::{CPUS, Machine};
 use crate::settings::Settings;
 use crate::shares::{MEMORY_BASE, VARIANTS};
 use crate::space::{Leaf, Space};
 use contract::Contract;
 use judge::Proof;
 use std::collections::BTreeSet;
-use verdigris_stage2::{DirtySink, Error, Ipa, Range};
+use verdigris_stage2::{DirtySink, Error, Ipa, Range, Stat};
 
 /// Hot addresses at a time.
 const HOT: usize = 5;
@@ -69,7 +69,11 @@ pub struct World {
     proof: Proof,
     /// What calls of unmap have left.
     unfinished: Vec<(u64, u64)>,
+    /// The block whose parts were mapped last.
+    filled: Option<u64>,
     steps: u64,
+    /// The leaves at the hot addresses before the last operation.
+    before: [Option<Leaf>; HOT],
     /// What the last operation may have touched.
     touched: (u64, u64),
     /// The last operations, for who looks at a failure.
@@ -130,7 +134,7 @@ impl DirtySink for Bits {
 impl World {
     /// Makes a world from settings and a source of choices.
     pub fn new(settings: Settings, mut choices: Choices) -> Self {
-        let agent = Agent::new(choices.fork(), 60);
+        let agent = Agent::new(choices.fork());
         let machine = Machine::new(settings, settings.pool_pages, agent);
         machine.vmids.enter(&machine);
         let windows = windows(settings.ipa_bits);
@@ -148,7 +152,9 @@ impl World {
             orphan_hull: None,
             proof: Proof::Yes,
             unfinished: Vec::new(),
+            filled: None,
             steps: 0,
+            before: [None; HOT],
             touched: (0, 0),
             journal: Default::default(),
         };
@@ -156,6 +162,11 @@ impl World {
             world.watch(slot);
         }
         world
+    }
+
+    /// Returns what the engine has counted.
+    pub fn stat(&self, stat: Stat) -> u64 {
+        self.machine.stat(stat)
     }
 
     /// Tells whether the choices are used up.
@@ -202,7 +213,19 @@ impl World {
         let refusal = self.choices.one_in(24).then(|| (self.choices.below(96), error));
         self.machine.shares.refuse_after(refusal);
         self.touched = (0, 0);
+        // Sometimes hardly a moment passes without something.
+        self.machine.agent.act_every(if self.choices.one_in(8) { 4 } else { 60 });
         self.machine.fill();
+        self.look_at_hot();
+    }
+
+    /// Takes note of what stands at the hot addresses before an operation.
+    pub(super) fn look_at_hot(&mut self) {
+        let tlb = self.machine.tlb.borrow();
+        self.before = std::array::from_fn(|slot| {
+            let page = tlb.hot().nth(slot).expect("a hot address") / 4096;
+            self.space.at(page).map(|(_, leaf)| leaf)
+        });
     }
 
     /// Looks at another hot address, in some window.
@@ -215,6 +238,7 @@ impl World {
     /// Chooses a CPU and calls the engine on it.
     fn call<T>(&mut self, call: impl FnOnce(&Machine) -> T) -> T {
         let cpu = self.choices.below(4) as usize;
+        let cpu = if self.machine.is_inside(cpu) { (cpu + 1) % CPUS } else { cpu };
         self.machine.on_cpu(cpu, |_| call(&self.machine))
     }
 

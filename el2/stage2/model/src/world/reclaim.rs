@@ -4,20 +4,23 @@ use super::World;
 use super::judge::Warrant;
 use super::remove::Linked;
 use crate::walker::pages;
-use verdigris_abi::MAX_MARKS;
 use verdigris_stage2::Error;
 
 impl World {
     /// Gives back the empty tables of a range.
     pub(super) fn reclaim(&mut self) {
-        let (start, count) = self.range();
+        let (mut start, mut count) = self.range();
+        if self.choices.one_in(3) {
+            let window = self.choices.pick(&self.windows);
+            (start, count) = (window.start, window.pages);
+        }
         let range = self.engine_range(start, count);
         let linked = self.tables_over(start, start + count);
         self.note("reclaim", start, count, linked.len() as u64);
         let outcome = self.call(|machine| machine.vm().reclaim_tables(machine, range));
         match outcome.error {
             None => self.check_interrupted(outcome.pages, count),
-            Some(Error::Retry) => assert!(self.contract.marks.len() as u64 >= MAX_MARKS),
+            Some(Error::Retry) => assert!(self.contract.is_crowded(), "there was a slot"),
             Some(error) => panic!("reclaim had no reason for {error:?}"),
         }
         let mut warrant = Warrant::none();

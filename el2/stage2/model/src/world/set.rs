@@ -1,8 +1,8 @@
 //! Set: the page behind an IPA is another one, and the leaf's history stays with it.
 
-use super::World;
 use super::judge::Warrant;
 use super::map::Asked;
+use super::{World, memory_of};
 use crate::space::Leaf;
 use crate::walker::{bits, pages};
 use verdigris_abi::flags::MAP_OLD;
@@ -13,6 +13,7 @@ impl World {
     pub(super) fn set(&mut self) {
         let asked = self.ask();
         let asked = Asked { pages: pages(asked.level), flags: asked.flags & !MAP_OLD, ..asked };
+        let asked = if self.choices.one_in(2) { self.ask_for_leaf(asked) } else { asked };
         let request = Set {
             ipa: Ipa(asked.start * 4096),
             pa: Pa(asked.pa),
@@ -37,6 +38,16 @@ impl World {
             }
         }
         self.touch(start, end);
+    }
+
+    /// Asks for another page behind a leaf that is there, if there is one near.
+    fn ask_for_leaf(&mut self, asked: Asked) -> Asked {
+        let near = self.space.overlapping(asked.start, asked.start + 512).next();
+        let Some((start, leaf)) = near else {
+            return asked;
+        };
+        let pa = memory_of(start, self.choices.below(3));
+        Asked { start, pages: leaf.pages(), level: leaf.level, pa, ..asked }
     }
 
     fn expect_set(&mut self, asked: &Asked, was_dirty: bool) {
@@ -90,12 +101,12 @@ impl World {
             assert!(removed.is_empty(), "the same page stays");
             let lost = old.granted && !next.granted
                 || old.writable && !next.writable
-                || old.exec && !next.exec
-                // Written in the middle of the call, and made clean by it.
-                || was_dirty && !old.is_dirty();
-            if lost {
+                || old.exec && !next.exec;
+            // It may have become writable at the last moment, and lost that again.
+            if lost || !sure {
                 self.warrant_change(warrant, page, old.level, sure.then_some(old.young));
-            } else {
+            }
+            if !lost || !sure {
                 warrant.local.push(page);
             }
         } else {
