@@ -14,6 +14,8 @@ pub mod cpu;
 pub mod esr;
 pub mod exception;
 pub mod guest;
+#[cfg(all(test, loom))]
+mod models;
 pub mod options;
 pub mod ownership;
 pub mod psci;

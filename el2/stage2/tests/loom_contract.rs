@@ -9,12 +9,13 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use loom_support::{Cpu, Shared, model};
+use verdigris_stage2::contract::{Contract, Verdict};
 use verdigris_stage2::sync::Weakness;
-use verdigris_stage2::{Error, Ipa, NoDirty, Outcome};
+use verdigris_stage2::{Error, Ipa, NoDirty, Outcome, Range};
 
 /// The host answers a fault on one CPU and takes the page away on another.
 fn map_against_begin_and_end(weakness: Option<Weakness>) {
-    model(weakness, 6, || {
+    model(weakness, 5, || {
         let shared = Shared::new();
         let host_has_page = Arc::new(AtomicBool::new(true));
         let mapper = {
@@ -72,11 +73,100 @@ fn it_fails_if_end_lowers_before_it_publishes() {
     map_against_begin_and_end(Some(Weakness::EndStoresSwapped));
 }
 
+#[test]
+#[should_panic(expected = "mapped past")]
+fn it_fails_if_map_leaves_its_gate_without_a_release() {
+    map_against_begin_and_end(Some(Weakness::GateRelaxed));
+}
+
+#[test]
+#[should_panic(expected = "mapped past")]
+fn it_fails_if_begin_looks_at_the_gates_without_an_acquire() {
+    map_against_begin_and_end(Some(Weakness::WaitRelaxed));
+}
+
+#[test]
+#[should_panic(expected = "mapped past")]
+fn it_fails_if_the_number_is_sampled_without_an_acquire() {
+    map_against_begin_and_end(Some(Weakness::SampleRelaxed));
+}
+
+/// A map looks up what ended since its number, while the slot that it reads is used for another range.
+fn lookup_against_ends(weakness: Option<Weakness>) {
+    model(weakness, 4, || {
+        let contract = Arc::new(Contract::new());
+        let end = |contract: &Contract, page: u64| {
+            let range = Range::new(Ipa(page * 4096), 1);
+            let hold = contract.raise(range);
+            contract.lower(range, hold);
+        };
+        end(&contract, 0);
+        let other = {
+            let contract = contract.clone();
+            // The memory has two slots: the second of these takes the first one's place.
+            thread::spawn(move || [7, 8].into_iter().for_each(|page| end(&contract, page)))
+        };
+        let shared = Shared::new();
+        let inside = contract.enter(&Cpu::new(&shared, 0, 2));
+        let verdict = contract.check(&inside, Range::new(Ipa(0), 1), 0);
+        assert_ne!(verdict, Verdict::Clear, "an end is forgotten");
+        drop(inside);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn no_end_is_forgotten() {
+    lookup_against_ends(None);
+}
+
+#[test]
+#[should_panic(expected = "an end is forgotten")]
+fn without_the_barrier_of_the_writer_one_would_be() {
+    lookup_against_ends(Some(Weakness::HistoryWriterBarrier));
+}
+
+#[test]
+#[should_panic(expected = "an end is forgotten")]
+fn without_the_barrier_of_the_reader_one_would_be() {
+    lookup_against_ends(Some(Weakness::HistoryReaderBarrier));
+}
+
+/// Two calls end at once: each under its own mark, with a number of its own.
+fn end_against_end(weakness: Option<Weakness>) {
+    model(weakness, 2, || {
+        let contract = Arc::new(Contract::new());
+        let end = |contract: &Contract, page: u64| {
+            let range = Range::new(Ipa(page * 4096), 1);
+            let hold = contract.raise(range);
+            contract.lower(range, hold);
+        };
+        let other = {
+            let contract = contract.clone();
+            thread::spawn(move || end(&contract, 1))
+        };
+        end(&contract, 0);
+        other.join().unwrap();
+        assert_eq!(contract.sample(), 2, "a number is lost");
+    });
+}
+
+#[test]
+fn each_end_has_a_number() {
+    end_against_end(None);
+}
+
+#[test]
+#[should_panic(expected = "what is counted down was counted up")]
+fn with_a_lock_that_publishes_nothing_it_would_not() {
+    end_against_end(Some(Weakness::LockRelaxed));
+}
+
 /// Two invalidations at once: the second finds no slot but the hull. The first ends while the second
 /// stands, and its slot is used again.
 #[test]
 fn the_hull_holds_while_slots_come_and_go() {
-    model(None, 5, || {
+    model(None, 3, || {
         let shared = Shared::new();
         let boot = Cpu::new(&shared, 0, 2);
         let (first, second) = (shared.vm.range(Ipa(4096), 1), shared.vm.range(Ipa(0), 1));

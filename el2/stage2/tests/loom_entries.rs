@@ -3,9 +3,11 @@
 
 mod loom_support;
 
-use loom::sync::atomic::Ordering;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use loom_support::{Cpu, Shared, model};
+use verdigris_stage2::batches::Batches;
 use verdigris_stage2::entry::verdigris_test_and_clear_young;
 use verdigris_stage2::sync::Weakness;
 use verdigris_stage2::{Access, AgeFlush, Attributes, FaultKind, Ipa, Level, NoDirty, Outcome, Pa};
@@ -158,6 +160,99 @@ fn trusting_what_is_gone_would_return_early() {
     unmap_against_unmap(Some(Weakness::TrustGone));
 }
 
+#[test]
+#[should_panic(expected = "returned before it is finished")]
+fn a_removal_that_publishes_nothing_would_return_early() {
+    unmap_against_unmap(Some(Weakness::ExchangeRelaxed));
+}
+
+#[test]
+#[should_panic(expected = "reported once")]
+fn a_removal_by_store_would_report_a_leaf_twice() {
+    unmap_against_unmap(Some(Weakness::ExchangeByStore));
+}
+
+/// The same in short, for a third CPU that begins and ends a batch of its own.
+fn gone_and_another_batch(weakness: Option<Weakness>) {
+    model(weakness, 4, || {
+        let batches = Arc::new(Batches::new());
+        let (present, cached) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
+        let remover = {
+            let (batches, present, cached) = (batches.clone(), present.clone(), cached.clone());
+            thread::spawn(move || {
+                batches.begin();
+                present.store(false, Ordering::Release);
+                cached.store(false, Ordering::Release);
+                batches.finish();
+            })
+        };
+        let third = {
+            let batches = batches.clone();
+            thread::spawn(move || {
+                batches.begin();
+                batches.finish();
+            })
+        };
+        if !present.load(Ordering::Acquire) && !batches.under_way() {
+            assert!(!cached.load(Ordering::Relaxed), "returned before it is finished");
+        }
+        remover.join().unwrap();
+        third.join().unwrap();
+    });
+}
+
+#[test]
+fn another_batch_that_ends_hides_none() {
+    gone_and_another_batch(None);
+}
+
+#[test]
+#[should_panic(expected = "returned before it is finished")]
+fn reading_what_began_first_would_hide_one() {
+    gone_and_another_batch(Some(Weakness::GoneReadsSwapped));
+}
+
+/// Two CPUs map the same page, as when two vCPUs fault on it at once: one share, and nothing is lost.
+fn map_against_map(weakness: Option<Weakness>) {
+    model(weakness, 4, || {
+        let shared = Shared::new();
+        let boot = Cpu::new(&shared, 0, 2);
+        let other = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let cpu = Cpu::new(&shared, 1, 2);
+                assert_eq!(cpu.map(0, 0), Outcome::done(1));
+                cpu.shares.get()
+            })
+        };
+        assert_eq!(boot.map(0, 0), Outcome::done(1));
+        assert_eq!(boot.shares.get() + other.join().unwrap(), 1, "a share for each leaf");
+        assert!(shared.is_mapped(0) && shared.is_mapped(1));
+    });
+}
+
+#[test]
+fn two_maps_take_one_share() {
+    map_against_map(None);
+}
+
+#[test]
+#[should_panic(expected = "a share for each leaf")]
+fn two_maps_by_store_would_take_two() {
+    map_against_map(Some(Weakness::ExchangeByStore));
+}
+
+/// Walks in software, through a table that must not be freed meanwhile.
+fn walk(cpu: &Cpu) {
+    cpu.enter_el2();
+    let at = verdigris_stage2::walk::find(cpu, cpu.shared.vm.root(), Ipa(4096));
+    if at.level == Level::L3 {
+        let _ = at.entry().read();
+        assert!(!cpu.shared.freed.load(Ordering::Relaxed), "walked through a freed table");
+    }
+    cpu.leave_el2();
+}
+
 /// A table is unlinked and freed on one CPU while another walks through it.
 fn unlink_against_walk(weakness: Option<Weakness>) {
     model(weakness, 5, || {
@@ -165,16 +260,7 @@ fn unlink_against_walk(weakness: Option<Weakness>) {
         let boot = Cpu::new(&shared, 0, 2);
         let walker = {
             let shared = shared.clone();
-            thread::spawn(move || {
-                let cpu = Cpu::new(&shared, 1, 2);
-                cpu.enter_el2();
-                let at = verdigris_stage2::walk::find(&cpu, shared.vm.root(), Ipa(4096));
-                if at.level == Level::L3 {
-                    let _ = at.entry().read();
-                    assert!(!shared.freed.load(Ordering::Relaxed), "walked through a freed table");
-                }
-                cpu.leave_el2();
-            })
+            thread::spawn(move || walk(&Cpu::new(&shared, 1, 2)))
         };
         boot.enter_el2();
         let range = shared.vm.range(Ipa(0), 2).unwrap();
@@ -190,6 +276,47 @@ fn unlink_against_walk(weakness: Option<Weakness>) {
     });
 }
 
+/// The same with a third CPU that finds the table retired, and frees it.
+fn unlink_against_walk_and_reap(weakness: Option<Weakness>) {
+    model(weakness, 3, || {
+        let shared = Shared::new();
+        let boot = Cpu::new(&shared, 0, 3);
+        let walker = {
+            let shared = shared.clone();
+            thread::spawn(move || walk(&Cpu::new(&shared, 1, 3)))
+        };
+        let reaper = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let cpu = Cpu::new(&shared, 2, 3);
+                shared.vm.reap(&cpu);
+                shared.vm.reap(&cpu);
+            })
+        };
+        let range = shared.vm.range(Ipa(0), 2).unwrap();
+        assert_eq!(shared.vm.unmap(&boot, range, &mut NoDirty), Outcome::done(2));
+        walker.join().unwrap();
+        reaper.join().unwrap();
+    });
+}
+
+#[test]
+fn no_table_is_freed_under_a_walk_by_a_third_cpu() {
+    unlink_against_walk_and_reap(None);
+}
+
+#[test]
+#[should_panic(expected = "walked through a freed table")]
+fn coming_in_without_a_barrier_would_have_it_freed() {
+    unlink_against_walk_and_reap(Some(Weakness::PresenceBarrier));
+}
+
+#[test]
+#[should_panic(expected = "walked through a freed table")]
+fn coming_in_without_a_barrier_would() {
+    unlink_against_walk(Some(Weakness::PresenceBarrier));
+}
+
 #[test]
 fn no_table_is_freed_under_a_walk() {
     unlink_against_walk(None);
@@ -202,9 +329,8 @@ fn freeing_at_once_would() {
 }
 
 /// Write-protect meets an entry that set has broken: what set makes is protected too.
-#[test]
-fn write_protection_waits_for_what_is_being_made() {
-    model(None, 4, || {
+fn protect_against_set(weakness: Option<Weakness>) {
+    model(weakness, 4, || {
         let shared = Shared::new();
         let boot = Cpu::new(&shared, 0, 2);
         assert_eq!(boot.map(0, 0), Outcome::done(1));
@@ -219,4 +345,15 @@ fn write_protection_waits_for_what_is_being_made() {
         assert!(!shared.entry(0).read().is_writable(), "writable past the return");
         assert!(shared.is_mapped(0));
     });
+}
+
+#[test]
+fn write_protection_waits_for_what_is_being_made() {
+    protect_against_set(None);
+}
+
+#[test]
+#[should_panic(expected = "writable past the return")]
+fn passing_by_what_is_being_made_would_leave_it_writable() {
+    protect_against_set(Some(Weakness::PassBusy));
 }

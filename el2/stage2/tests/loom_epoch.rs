@@ -40,7 +40,7 @@ fn unmap(shared: &Arc<Shared>) {
 
 /// Age, flush, walk and unmap, each on its own.
 fn epoch_against_hardware(weakness: Option<Weakness>) {
-    model(weakness, 3, || {
+    model(weakness, 2, || {
         let shared = cached_page();
         let other = |act: fn(&Arc<Shared>)| {
             let shared = shared.clone();
@@ -55,6 +55,32 @@ fn epoch_against_hardware(weakness: Option<Weakness>) {
         }
         assert!(!shared.holds(), "in a TLB after the answer");
     });
+}
+
+/// The same with fewer CPUs and more switches: the page is touched and aged while a flush is under way.
+fn flush_against_touch_and_age(weakness: Option<Weakness>) {
+    model(weakness, 3, || {
+        let shared = cached_page();
+        let other = |act: fn(&Arc<Shared>)| {
+            let shared = shared.clone();
+            thread::spawn(move || act(&shared))
+        };
+        let toucher = other(|shared| {
+            shared.walk();
+            age(shared, 1);
+        });
+        let flusher = other(|shared| shared.vm.flush_all(&Cpu::new(shared, 2, 3)));
+        unmap(&shared);
+        for thread in [toucher, flusher] {
+            thread.join().unwrap();
+        }
+        assert!(!shared.holds(), "in a TLB after the answer");
+    });
+}
+
+#[test]
+fn a_flush_under_way_proves_nothing() {
+    flush_against_touch_and_age(None);
 }
 
 #[test]
@@ -89,7 +115,33 @@ fn a_pass_that_ends_without_a_barrier_would() {
 #[test]
 #[should_panic(expected = "in a TLB after the answer")]
 fn a_flush_under_way_that_counted_the_pass_would() {
-    epoch_against_hardware(Some(Weakness::ProofReadLate));
+    flush_against_touch_and_age(Some(Weakness::ProofReadLate));
+}
+
+/// What write-protection leaves out by the epoch allows no write, as what unmap leaves out is in no TLB.
+fn protect_against_age(weakness: Option<Weakness>) {
+    model(weakness, 3, || {
+        let shared = cached_page();
+        let ager = {
+            let shared = shared.clone();
+            thread::spawn(move || age(&shared, 1))
+        };
+        let cpu = Cpu::new(&shared, 0, 3);
+        assert_eq!(shared.vm.write_protect(&cpu, page(&shared)), Outcome::done(1));
+        assert!(!shared.holds(), "in a TLB after the answer");
+        ager.join().unwrap();
+    });
+}
+
+#[test]
+fn what_write_protection_leaves_out_is_in_no_tlb() {
+    protect_against_age(None);
+}
+
+#[test]
+#[should_panic(expected = "in a TLB after the answer")]
+fn write_protection_that_asks_without_a_barrier_would_leave_it_there() {
+    protect_against_age(Some(Weakness::FoundBarrier));
 }
 
 /// What Linux once did: its ageing issued the invalidation and did not wait for it.

@@ -178,6 +178,42 @@ fn a_fault_that_looked_in_a_table_that_is_gone_would_go_there_too() {
     collapse_against_fault(Some(Weakness::FaultLooksOnce));
 }
 
+/// A fault on one CPU while the other splits the block: nothing was taken away here either.
+fn split_against_fault(weakness: Option<Weakness>, bbm2: bool) {
+    model(weakness, 4, move || {
+        let (shared, boot) = block(bbm2, RW);
+        let other = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let kind = FaultKind::Translation;
+                let cpu = Cpu::new(&shared, 1, 2);
+                let answer = shared.vm.resolve_fault(&cpu, Ipa(0), Access::Read, kind);
+                assert_eq!(answer, Resolution::Spurious, "taken to the host");
+            })
+        };
+        assert_eq!(split(&boot), Outcome::done(2));
+        other.join().unwrap();
+        assert_right(&boot, 0);
+        assert_right(&boot, 1);
+    });
+}
+
+#[test]
+fn faults_during_a_split_are_run_again() {
+    split_against_fault(None, false);
+}
+
+#[test]
+fn faults_during_a_split_without_a_break_are_run_again() {
+    split_against_fault(None, true);
+}
+
+#[test]
+#[should_panic(expected = "taken to the host")]
+fn a_walk_that_reads_without_an_acquire_would_not_see_what_the_table_holds() {
+    split_against_fault(Some(Weakness::ReadRelaxed), true);
+}
+
 fn collapse_against_age(weakness: Option<Weakness>) {
     model(weakness, 4, || {
         let (shared, boot) = full(RW, false);
@@ -307,10 +343,21 @@ fn without_frozen_leaves_it_would_not() {
     collapse_against_write_protect(Some(Weakness::CollapseWithoutFreeze));
 }
 
-/// What the harvest doesn't return is dirty afterwards.
 #[test]
-fn a_harvest_loses_no_write_to_a_collapse() {
-    model(None, 4, || {
+#[should_panic(expected = "writable past the return")]
+fn trusting_the_link_it_would_not() {
+    collapse_against_write_protect(Some(Weakness::TrustLink));
+}
+
+#[test]
+#[should_panic(expected = "writable past the return")]
+fn reading_the_link_without_a_barrier_it_would_not() {
+    collapse_against_write_protect(Some(Weakness::FoundBarrier));
+}
+
+/// What the harvest doesn't return is dirty afterwards.
+fn collapse_against_harvest(weakness: Option<Weakness>) {
+    model(weakness, 4, || {
         let (shared, boot) = full(RW, false);
         let other = {
             let shared = shared.clone();
@@ -329,8 +376,18 @@ fn a_harvest_loses_no_write_to_a_collapse() {
 }
 
 #[test]
-fn two_collapses_make_one_block() {
-    model(None, 4, || {
+fn a_harvest_loses_no_write_to_a_collapse() {
+    collapse_against_harvest(None);
+}
+
+#[test]
+#[should_panic(expected = "a write is lost")]
+fn trusting_the_link_a_harvest_would() {
+    collapse_against_harvest(Some(Weakness::TrustLink));
+}
+
+fn two_collapses(weakness: Option<Weakness>) {
+    model(weakness, 4, || {
         let (shared, boot) = full(RW, false);
         let other = {
             let shared = shared.clone();
@@ -348,6 +405,18 @@ fn two_collapses_make_one_block() {
         assert_eq!(shares, 1, "the block's");
         assert_left_empty(&boot);
     });
+}
+
+#[test]
+fn two_collapses_make_one_block() {
+    two_collapses(None);
+}
+
+/// Retired twice, it is its own next in limbo, and the end of that is never found.
+#[test]
+#[should_panic(expected = "exceeded maximum number of branches")]
+fn two_collapses_by_store_would_take_the_table_twice() {
+    two_collapses(Some(Weakness::ExchangeByStore));
 }
 
 /// Set replaces page 0: what it has broken when the collapse raises its mark, it makes all the same.
@@ -422,8 +491,8 @@ fn two_splits_by_break_make_one_table() {
 }
 
 /// A split by call, and an unmap of a page of the block: the page goes, the other stays or is reported.
-fn split_against_unmap(bbm2: bool) {
-    model(None, 3, move || {
+fn split_against_unmap(weakness: Option<Weakness>, bbm2: bool) {
+    model(weakness, 3, move || {
         let (shared, boot) = block(bbm2, RW);
         let other = {
             let shared = shared.clone();
@@ -448,12 +517,24 @@ fn split_against_unmap(bbm2: bool) {
 
 #[test]
 fn no_split_gets_past_an_unmap() {
-    split_against_unmap(false);
+    split_against_unmap(None, false);
+}
+
+#[test]
+#[should_panic(expected = "mapped past the unmap")]
+fn a_split_that_asked_nobody_would() {
+    split_against_unmap(Some(Weakness::SplitUnasked), false);
 }
 
 #[test]
 fn no_split_without_a_break_gets_past_an_unmap() {
-    split_against_unmap(true);
+    split_against_unmap(None, true);
+}
+
+#[test]
+#[should_panic(expected = "mapped past the unmap")]
+fn a_split_without_a_break_by_store_would() {
+    split_against_unmap(Some(Weakness::SplitByStore), true);
 }
 
 /// A map into a table that is empty, and about to be reclaimed.

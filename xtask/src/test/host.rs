@@ -57,9 +57,27 @@ pub fn loom(_: &Context, tally: &mut Tally) -> Result<()> {
         let mut cargo = cargo();
         cargo.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", paths::target().join("loom"));
         cargo.args(["test", "--release", "--no-fail-fast", "--package", name]).args(*targets);
-        count(&format!("running the loom tests of {name}"), cargo.arg("--").args(*words), tally)?;
+        cargo.args(["--", "--show-output"]).args(*words);
+        let message = format!("running the loom tests of {name}");
+        let (tests, text) = progress::step(&message, || collect_text(&mut cargo))?;
+        tests.iter().for_each(|test| tally.add(test));
+        executions(&text).iter().for_each(|(test, line)| println!("{test}: {line}"));
     }
     Ok(())
+}
+
+/// Reads how many executions each scenario had, and each that is run with a mistake to fail.
+fn executions(text: &str) -> Vec<(&str, &str)> {
+    let mut name = "";
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if let Some(heading) = line.strip_prefix("---- ") {
+            name = heading.trim_end_matches(" stdout ----");
+        } else if let Some(line) = line.strip_prefix("loom: ") {
+            found.push((name, line));
+        }
+    }
+    found
 }
 
 /// Runs the stage-2 engine against its model, for long, in a seed that is printed with a failure.
@@ -128,15 +146,21 @@ fn count(message: &str, cargo: &mut Command, tally: &mut Tally) -> Result<()> {
 
 /// Runs a cargo command and reads the tests in its output.
 fn collect(cargo: &mut Command) -> Result<Vec<Test>> {
+    collect_text(cargo).map(|(tests, _)| tests)
+}
+
+/// Does the same, and returns the output too.
+fn collect_text(cargo: &mut Command) -> Result<(Vec<Test>, String)> {
     let output = cargo.stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("cannot run {cargo:?}"))?;
-    let tests = read(&String::from_utf8_lossy(&output.stdout));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let tests = read(&text);
     let failed = tests.iter().any(|test| matches!(test.verdict, Verdict::Failed(_)));
     if !output.status.success() && !failed {
         bail!("cargo failed:\n{}", String::from_utf8_lossy(&output.stderr));
     }
     ensure!(!tests.is_empty(), "there was no test");
-    Ok(tests)
+    Ok((tests, text))
 }
 
 /// Reads `test NAME ... ok`, and the reasons that follow under `---- NAME stdout ----`.
@@ -181,5 +205,17 @@ mod tests {
             ("d".into(), Verdict::Skipped(String::new())),
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn each_scenario_says_how_many_executions_it_had() {
+        let text = "test a::one ... ok\n\nsuccesses:\n\n---- a::one stdout ----\n\
+            loom: passed 12 executions, up to 4 preemptions\n\n---- b stdout ----\n\
+            thread 'b' panicked\nloom: failed in the last of 3 executions, up to 2 preemptions\n";
+        let expected = [
+            ("a::one", "passed 12 executions, up to 4 preemptions"),
+            ("b", "failed in the last of 3 executions, up to 2 preemptions"),
+        ];
+        assert_eq!(executions(text), expected);
     }
 }

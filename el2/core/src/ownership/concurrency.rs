@@ -3,6 +3,7 @@
 //! Under it a large block has two small ones of two pages each.
 
 use super::*;
+use crate::models::{bounded, model};
 use loom::sync::Arc;
 use loom::thread;
 use std::boxed::Box;
@@ -24,7 +25,7 @@ fn table() -> Arc<Ownership<'static>> {
 
 /// Runs a share and a donation at once; both can't succeed, and what failed left nothing behind.
 fn exclude(size: LeafSize, donate: fn(&Ownership<'_>) -> Status) {
-    loom::model(move || {
+    model(move || {
         let table = table();
         let other = table.clone();
         let sharer = thread::spawn(move || other.share(BASE, size));
@@ -88,7 +89,7 @@ fn give_back_counts_first(table: &Ownership<'_>) {
 
 /// Runs a share of a block while one of its pages comes back.
 fn share_while_returning(give_back: fn(&Ownership<'_>)) {
-    loom::model(move || {
+    model(move || {
         let table = table();
         table.donate(BASE, VM).unwrap();
         let other = table.clone();
@@ -113,10 +114,8 @@ fn counts_come_back_last() {
 
 #[test]
 fn two_donations_of_a_page_and_a_share_of_its_block() {
-    let mut model = loom::model::Builder::new();
-    // All interleavings of three threads with at most three switches that nobody asked for.
-    model.preemption_bound = Some(3);
-    model.check(|| {
+    // Three threads take too long with more.
+    bounded(3, || {
         let table = table();
         let (first, second) = (table.clone(), table.clone());
         let donor = thread::spawn(move || first.donate(BASE, VM));

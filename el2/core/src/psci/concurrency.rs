@@ -1,6 +1,7 @@
 //! CPU_ON and CPU_OFF of one CPU by several at once, checked by the model checker.
 
 use super::*;
+use crate::models::model;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
@@ -11,7 +12,7 @@ fn start(context: u64) -> Start {
 
 #[test]
 fn a_cpu_starts_once_and_where_its_caller_said() {
-    loom::model(|| {
+    model(|| {
         let power = Arc::new(CpuPower::new(PowerState::Off));
         let other = power.clone();
         let target = power.clone();
@@ -28,7 +29,7 @@ fn a_cpu_starts_once_and_where_its_caller_said() {
 
 #[test]
 fn a_cpu_that_could_not_go_off_is_on_again() {
-    loom::model(|| {
+    model(|| {
         let power = Arc::new(CpuPower::new(PowerState::On));
         let caller = power.clone();
         let refused = Arc::new(AtomicBool::new(false));

@@ -8,6 +8,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::models::model;
 use loom::sync::Mutex as LoomMutex;
 use loom::sync::atomic::fence;
 use loom::thread;
@@ -176,7 +177,7 @@ impl Join {
 
 /// CPU 1 runs VM 0, which has VMID 1; CPU 0 runs a VM that needs a rollover and gets the first free.
 fn rollover_against_run(mistake: Mistake) {
-    loom::model(move || {
+    model(move || {
         let machine = Machine::new(mistake);
         let other = both(&machine, |machine| {
             machine.run(1, 0);
@@ -188,7 +189,7 @@ fn rollover_against_run(mistake: Mistake) {
 
 /// The same, and then both run the VM that may have kept its VMID.
 fn rollover_against_two_vcpus() {
-    loom::model(|| {
+    model(|| {
         let machine = Machine::new(Mistake::None);
         let other = both(&machine, |machine| {
             let first = machine.enter(1, 0).vmid();
@@ -205,7 +206,7 @@ fn rollover_against_two_vcpus() {
 
 /// CPU 1 renews VM 0's VMID, which is of an old generation, and walks; CPU 0 unmaps.
 fn renewal_against_unmap(mistake: Mistake) {
-    loom::model(move || {
+    model(move || {
         let machine = Machine::new(mistake);
         machine.run(0, 3);
         // The rollover has removed what VM 0 had; it gets VMID 2 now.
@@ -218,7 +219,7 @@ fn renewal_against_unmap(mistake: Mistake) {
 
 /// CPU 1 runs VM 0 all the time, over a rollover of CPU 0, which then unmaps.
 fn kept_vmid_against_unmap(mistake: Mistake) {
-    loom::model(move || {
+    model(move || {
         let machine = Machine::new(mistake);
         let other = both(&machine, |machine| machine.run_and_fetch(1));
         machine.run(0, 3);

@@ -5,6 +5,7 @@
 //! nothing.
 
 use super::*;
+use crate::models::model;
 use loom::sync::Arc;
 use loom::thread;
 use std::sync::atomic::AtomicBool;
@@ -114,7 +115,7 @@ impl Machine {
 }
 
 fn age_against_end(mistake: Mistake) {
-    loom::model(move || {
+    model(move || {
         let machine = Machine::new(mistake);
         machine.create();
         let other = machine.clone();
@@ -125,7 +126,7 @@ fn age_against_end(mistake: Mistake) {
 }
 
 fn age_against_create(mistake: Mistake) {
-    loom::model(move || {
+    model(move || {
         let machine = Machine::new(mistake);
         let other = machine.clone();
         let ager = thread::spawn(move || other.age());
@@ -177,7 +178,7 @@ fn going_live_without_a_release_is_found() {
 /// The slot is taken by another set while a user that found the old one is on its way.
 #[test]
 fn a_use_is_of_the_set_that_it_names() {
-    loom::model(|| {
+    model(|| {
         let machine = Machine::new(Mistake::None);
         machine.create();
         let other = machine.clone();
@@ -198,7 +199,7 @@ fn a_use_is_of_the_set_that_it_names() {
 /// Of two calls that create overlapping sets at once, one is refused.
 #[test]
 fn overlapping_sets_are_not_made_at_once() {
-    loom::model(|| {
+    model(|| {
         let sets = Arc::new(WorkingSets::new());
         let create = |sets: &WorkingSets, region: u64| {
             let claim = sets.create(pages(), PaRange::new(region, 1).unwrap());

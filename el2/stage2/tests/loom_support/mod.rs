@@ -11,7 +11,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 use std::cell::{Cell, RefCell};
 use verdigris_abi::flags::{PROT_READ, PROT_WRITE};
-use verdigris_stage2::sync::{Weakness, watch_reads, weaken};
+use verdigris_stage2::sync::{Weakness, watch_reads, weaken, weakened};
 use verdigris_stage2::{
     Attributes, Cache, Config, Counters, Cpus, Descriptor, Entry, Error, Geometry, Ipa, Level, Map,
     Outcome, Pa, PageSource, Removed, Root, Set, Shares, Stage2, Stat, Table, TableMemory,
@@ -223,7 +223,9 @@ impl Cpu {
     /// Enters EL2: odd, and a full barrier before any table is read.
     pub fn enter_el2(&self) {
         self.shared.presence[self.number].fetch_add(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        if !weakened(Weakness::PresenceBarrier) {
+            fence(Ordering::SeqCst);
+        }
     }
 
     pub fn leave_el2(&self) {
