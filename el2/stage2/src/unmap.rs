@@ -302,7 +302,8 @@ impl Stage2 {
             let Kind::Table(child) = at.old.kind(at.level) else {
                 continue;
             };
-            let empty = || env.table(child).iter().all(|entry| !entry.read().is_valid());
+            // Who is between break and make here may have dirty bits to tell of, which a harvest waits for.
+            let empty = || env.table(child).iter().all(|entry| entry.read() == Descriptor::INVALID);
             if strip.range.covers(span) && empty() && self.unlink(env, &at, span) {
                 self.limbo.retire(env, child);
             }

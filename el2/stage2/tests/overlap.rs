@@ -10,7 +10,7 @@ use support::model::*;
 use support::{Machine, Step};
 use verdigris_abi::flags::{MAP_CLEAN, PROT_READ};
 use verdigris_stage2::{
-    Access, Config, DirtySink, FaultKind, Ipa, Level, Map, Outcome, Resolution, Stage2,
+    Access, Config, DirtySink, FaultKind, Ipa, Level, Map, NoDirty, Outcome, Resolution, Stage2,
 };
 
 const IPA: u64 = 0x20_0000;
@@ -118,4 +118,36 @@ fn bits_that_came_at_once_are_not_ahead_of_the_progress() {
     assert_eq!(error, None);
     bits.0.retain(|&bit| bit >= pages);
     assert_eq!(bits.0, [0; 0], "behind the progress, which is {pages}");
+}
+
+/// A block that is being split, and that a larger unmap passes, has its last word still to say: until then
+/// its entry is found, so that a harvest waits for it.
+#[test]
+fn an_unmap_leaves_a_table_in_which_a_split_is_under_way() {
+    let (machine, vm) = vm();
+    map_now(&machine, &vm, Map { level: Level::L2, ..map(IPA, PA, 512, RW) });
+    let (other, done) = (vm.clone(), Rc::new(Cell::new(false)));
+    let is_done = done.clone();
+    let geometry = vm.root().geometry();
+    machine.watch(move |machine, step| {
+        if step == Step::DsbIsh && machine.walk(geometry, IPA).is_none() && !done.replace(true) {
+            let cpu = machine.cpu.replace(1);
+            let all = other.range(Ipa(0), GIB / PAGE).unwrap();
+            let mut bits = Bits(Vec::new());
+            while other.unmap(machine, all, &mut bits).pages < 1024 {}
+            assert_eq!(other.unmap(machine, all, &mut NoDirty), Outcome::done(GIB / PAGE));
+            assert_eq!(bits.0, [0; 0]);
+            let root = machine.raw(support::TABLES, 0);
+            assert_eq!(root & 3, 3, "nobody finds what the split is about to say");
+            machine.cpu.set(cpu);
+        }
+    });
+    let span = vm.range(Ipa(IPA), 512).unwrap();
+    assert_eq!(vm.split_range(&machine, span, Level::L3), Outcome::done(512));
+    machine.unwatch();
+    assert!(is_done.get());
+    assert_eq!(harvest(&machine, &vm), (0..512).collect::<Vec<_>>());
+    let all = vm.range(Ipa(0), GIB / PAGE).unwrap();
+    assert_eq!(vm.unmap(&machine, all, &mut NoDirty), Outcome::done(GIB / PAGE));
+    assert_eq!(machine.raw(support::TABLES, 0), 0);
 }

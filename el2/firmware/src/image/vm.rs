@@ -198,10 +198,14 @@ pub fn destroy(handle: VmHandle, percpu: &PerCpu) -> Status<u64> {
 
 /// Ends all VMs as far as no interrupt stops it; returns how many there still are.
 pub fn destroy_all(percpu: &PerCpu) -> Status<u64> {
-    let (mut left, mut busy) = (0, false);
+    let (mut left, mut busy, mut stopped) = (0, false, false);
     for index in 0..MAX_VMS as u16 {
         let handle = VmHandle(index + 1);
         if slot(handle).state.load(Ordering::Relaxed) == FREE {
+            continue;
+        }
+        if stopped {
+            left += 1;
             continue;
         }
         match destroy(handle, percpu) {
@@ -210,6 +214,8 @@ pub fn destroy_all(percpu: &PerCpu) -> Status<u64> {
             // Go on with the others: they end whatever this one does.
             Err(_) => busy = true,
         }
+        // One VM at least has come further.
+        stopped = !busy && sysreg::interrupt_pending();
     }
     if busy { Err(Error::Busy) } else { Ok(left) }
 }
