@@ -92,7 +92,7 @@ impl Entry {
     /// entry has none of those bits, and stays.
     #[inline(always)]
     pub(crate) fn take_unlinked(&self) -> Descriptor {
-        Descriptor(self.0.fetch_and(!LEAVES_ONLY, Ordering::AcqRel))
+        Descriptor(self.clear(LEAVES_ONLY, Ordering::AcqRel))
     }
 
     /// Changes a leaf by an exchange from the very value that `change` was given.

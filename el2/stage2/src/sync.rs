@@ -44,7 +44,7 @@ pub enum Weakness {
     EndStoresSwapped,
     /// The first end of several that share the hull empties it.
     HullGoesEarly,
-    /// Ageing and harvest load and store instead of exchanging.
+    /// What clears bits of leaves (ageing, harvest, draining) loads and stores instead of exchanging.
     ClearByStore,
     /// Write-protection stores instead of exchanging.
     ProtectByStore,

@@ -172,6 +172,37 @@ fn a_removal_by_store_would_report_a_leaf_twice() {
     unmap_against_unmap(Some(Weakness::ExchangeByStore));
 }
 
+/// Two CPUs unmap the whole span of a table: one unlinks it, and either may take its leaves.
+fn unlink_against_unlink(weakness: Option<Weakness>) {
+    model(weakness, 3, || {
+        let shared = Shared::new();
+        let boot = Cpu::new(&shared, 0, 2);
+        assert_eq!(boot.map(0, 0), Outcome::done(1));
+        let unmap = |cpu: &Cpu| {
+            let range = cpu.shared.vm.range(Ipa(0), 2).unwrap();
+            assert_eq!(cpu.shared.vm.unmap(cpu, range, &mut NoDirty), Outcome::done(2));
+            cpu.removed.get()
+        };
+        let other = {
+            let shared = shared.clone();
+            thread::spawn(move || unmap(&Cpu::new(&shared, 1, 2)))
+        };
+        let here = unmap(&boot);
+        assert_eq!(here + other.join().unwrap(), 2, "each leaf is reported once");
+    });
+}
+
+#[test]
+fn each_leaf_of_a_table_is_reported_once() {
+    unlink_against_unlink(None);
+}
+
+#[test]
+#[should_panic(expected = "each leaf is reported once")]
+fn draining_by_store_would_report_a_leaf_twice() {
+    unlink_against_unlink(Some(Weakness::ClearByStore));
+}
+
 /// The same in short, for a third CPU that begins and ends a batch of its own.
 fn gone_and_another_batch(weakness: Option<Weakness>) {
     model(weakness, 4, || {
