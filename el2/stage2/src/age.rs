@@ -5,12 +5,12 @@
 //! that old means absent from TLBs, so a pass counts itself in the epoch, from before the first flag
 //! that it clears to after the last. A call that finds nothing young counts no pass.
 
-use crate::descriptor::Level;
+use crate::descriptor::{AF, Level};
 use crate::entry::{Entry, verdigris_test_and_clear_young, verdigris_test_and_clear_young_of_8};
 use crate::gather::Gathered;
 use crate::hardware::Env;
 use crate::range::{Outcome, Range};
-use crate::scan::Look;
+use crate::scan::{Look, WordSink};
 use crate::stage2::Stage2;
 use crate::sweep::{Age, Swept, WORD, sweep_sparse, test_young, test_young_word};
 use verdigris_abi::{Ipa, Stat};
@@ -36,7 +36,7 @@ impl Stage2 {
         env: &E,
         range: Range,
         flush: AgeFlush,
-        sink: impl FnMut(usize, u64),
+        sink: impl WordSink,
     ) -> Outcome {
         let young = if flush == AgeFlush::Young { Gathered::new() } else { Gathered::counting() };
         let (is_begun, is_dense) = (false, false);
@@ -50,7 +50,7 @@ impl Stage2 {
     }
 
     /// Tests access flags as [`Self::age`] does, and changes nothing.
-    pub fn test_age<E: Env>(&self, env: &E, range: Range, sink: impl FnMut(usize, u64)) -> Outcome {
+    pub fn test_age<E: Env>(&self, env: &E, range: Range, sink: impl WordSink) -> Outcome {
         env.count(Stat::AgeTests, 1);
         Outcome::done(self.scan(env, range, &mut Test, sink))
     }
@@ -61,15 +61,18 @@ struct Test;
 
 impl Look for Test {
     const IS_EXACT: bool = false;
+    const WANTED: u64 = AF;
 
     #[inline(always)]
-    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], _: Ipa) -> u64 {
+    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], _: Ipa, _: Level) -> u64 {
         test_young_word(env, word)
     }
 
     fn part<E: Env>(&mut self, _: &E, entries: &[Entry], _: Ipa, _: Level) -> u64 {
         test_young(entries)
     }
+
+    fn pass_blocks(&mut self, _: u64) {}
 }
 
 /// One pass that clears flags.
@@ -108,30 +111,40 @@ impl Pass<'_> {
 
 impl Look for Pass<'_> {
     const IS_EXACT: bool = false;
+    const WANTED: u64 = AF;
 
     #[inline(always)]
-    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa) -> u64 {
+    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa, level: Level) -> u64 {
         self.visited += WORD as u64;
         let hit = if self.is_dense {
-            verdigris_test_and_clear_young(word)
+            let hit = verdigris_test_and_clear_young(word);
+            self.is_dense = hit == u64::MAX;
+            hit
         } else {
             let clear = |group: &_| {
                 self.begin();
                 verdigris_test_and_clear_young_of_8(group)
             };
-            sweep_sparse::<Age, E>(env, word, clear).hit
+            let hit = sweep_sparse::<Age, E>(env, word, clear).hit;
+            if hit == u64::MAX {
+                self.is_dense = true;
+            }
+            hit
         };
-        self.is_dense = hit == u64::MAX;
-        self.young.add(first, Level::L3, Swept { hit, young: hit, busy: 0 })
+        self.young.add(first, level, Swept::young(hit))
     }
 
     fn part<E: Env>(&mut self, _: &E, entries: &[Entry], first: Ipa, level: Level) -> u64 {
         self.visited += entries.len() as u64;
-        if test_young(entries) == 0 {
+        if entries[0].peek() & AF == 0 && test_young(entries) == 0 {
             return 0;
         }
         self.begin();
         let hit = verdigris_test_and_clear_young(entries);
-        self.young.add(first, level, Swept { hit, young: hit, busy: 0 })
+        self.young.add(first, level, Swept::young(hit))
+    }
+
+    fn pass_blocks(&mut self, count: u64) {
+        self.visited += count;
     }
 }

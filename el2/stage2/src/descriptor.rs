@@ -104,7 +104,7 @@ pub(crate) const S2AP_WRITE: u64 = 1 << 7;
 /// The access flag.
 pub(crate) const AF: u64 = 1 << 10;
 /// Dirty bit modifier: the walker answers a write to a leaf without S2AP\[1\] by setting it (D8.5.3).
-const DBM: u64 = 1 << 51;
+pub(crate) const DBM: u64 = 1 << 51;
 /// The upper bit of XN: no execution at EL1 and EL0. The lower one (bit 53) stays 0, so FEAT_XNX makes no difference.
 const XN: u64 = 1 << 54;
 /// Software bit: the host allowed writing. Bits 58:55 are reserved for software use (D8.3.2).
@@ -114,6 +114,8 @@ const WRITTEN: u64 = 1 << 56;
 /// Output address of a leaf or table, bits 47:12.
 const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 
+/// A bit of each entry above level 3 that is neither a block nor invalid for good.
+pub(crate) const NO_BLOCK: u64 = TABLE_OR_PAGE | BUSY;
 /// All that has to do with writing: what write-protection takes.
 const WRITING: u64 = S2AP_WRITE | DBM | GRANTED;
 /// What makes a leaf dirty: what a harvest takes.

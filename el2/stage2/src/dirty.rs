@@ -70,8 +70,7 @@ impl Orphans {
     /// One that grows at this moment loses nothing: what is cut away is in the answer, and the writes
     /// behind it came before that.
     pub fn take(&self, range: Range) -> Option<Range> {
-        // Relaxed: an orphan that the caller has to know of was added before this call began.
-        if self.hull().start >= self.hull().end {
+        if self.is_empty() {
             return None;
         }
         let _held = self.lock.lock();
@@ -86,6 +85,14 @@ impl Orphans {
             self.store(Range { start: hull.start, end: part.start });
         }
         Some(part)
+    }
+
+    /// Tells whether there are none.
+    ///
+    /// Relaxed: an orphan that the caller has to know of was added before its call began.
+    pub fn is_empty(&self) -> bool {
+        let hull = self.hull();
+        hull.start >= hull.end
     }
 
     fn hull(&self) -> Range {

@@ -2,37 +2,95 @@
 //!
 //! Ageing, harvest and write-protection change leaves and leave them where they are. Nothing waits for
 //! their invalidation but the caller, so one at the end of the call serves all: what was changed is
-//! remembered, a stretch of up to 64 leaves each, as long as naming it costs less than invalidating the
-//! whole VM. The answer is the caller's only after that.
+//! remembered as runs of neighbours, as long as naming them costs less than invalidating the whole VM.
+//! The answer is the caller's only after that.
 
 use crate::descriptor::Level;
-use crate::flush::MAX_TARGETED;
+use crate::flush::{MAX_TARGETED, Span};
 use crate::hardware::Env;
-use crate::leaves::Mask;
 use crate::stage2::Stage2;
 use crate::sweep::Swept;
 use crate::sync::{Weakness, weakened};
 use verdigris_abi::{Ipa, Stat};
 
-/// Most stretches that are remembered; with more the whole VMID is invalidated.
-const STRETCHES: usize = 32;
+/// Most runs that are remembered: with more, naming them costs more than the whole VMID.
+const RUNS: usize = MAX_TARGETED as usize;
+
+/// Leaves of one level without a gap between them, young or old, in one word: the list is filled with
+/// zeroes for each call that changes something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Run(u64);
+
+impl Run {
+    /// The number of the first page is in bits 35:0, and 48 bits of IPA hold no more.
+    const COUNT: u32 = 36;
+    /// How many leaves is in bits 59:36.
+    const MAX_COUNT: u64 = (1 << 24) - 1;
+    const LEVEL: u32 = 60;
+    const YOUNG: u64 = 1 << 62;
+
+    /// Makes a run without leaves: where it begins, and of what kind it is.
+    #[inline(always)]
+    const fn at(page: u64, level: Level, is_young: bool) -> Self {
+        let young = if is_young { Self::YOUNG } else { 0 };
+        Self(page | (level as u64) << Self::LEVEL | young)
+    }
+
+    #[inline(always)]
+    const fn with_more(self, count: u64) -> Self {
+        Self(self.0 + (count << Self::COUNT))
+    }
+
+    const fn page(self) -> u64 {
+        self.0 & ((1 << Self::COUNT) - 1)
+    }
+
+    #[inline(always)]
+    const fn count(self) -> u64 {
+        self.0 >> Self::COUNT & Self::MAX_COUNT
+    }
+
+    fn level(self) -> Level {
+        [Level::L0, Level::L1, Level::L2, Level::L3][(self.0 >> Self::LEVEL & 3) as usize]
+    }
+
+    const fn is_young(self) -> bool {
+        self.0 & Self::YOUNG != 0
+    }
+
+    fn page_count(self) -> u64 {
+        self.count() * self.level().pages()
+    }
+
+    fn span(self) -> Span {
+        let start = Ipa::from_page(self.page());
+        Span { start, page_count: self.page_count(), level: Some(self.level()) }
+    }
+}
 
 /// What a call changed.
 pub(crate) struct Gathered {
-    /// The leaves of each stretch, and which of them were young when they were changed. Made when there is
-    /// something to remember: filling it costs as much as some forty leaves.
-    stretches: Option<[(Mask, u64); STRETCHES]>,
-    /// How many stretches there are, remembered or not.
+    /// The last run, which may go on; without leaves as long as there is none.
+    last: Run,
+    /// How one begins that goes on where the last ends.
+    next: Run,
+    /// Those before. Made when there are some: one run is what most calls come to.
+    before: Option<[Run; RUNS - 1]>,
+    /// How many those are, remembered or not.
     count: usize,
     is_counting: bool,
     leaves: u64,
+    /// How many of these a TLB may hold as they were.
+    changed: u64,
+    /// How many of those were young.
     young: u64,
 }
 
 impl Gathered {
     /// Remembers what is added.
     pub(crate) const fn new() -> Self {
-        Self { stretches: None, count: 0, is_counting: false, leaves: 0, young: 0 }
+        let (last, next, before, count) = (Run(0), Run(u64::MAX), None, 0);
+        Self { last, next, before, count, is_counting: false, leaves: 0, changed: 0, young: 0 }
     }
 
     /// Counts what is added, for a call that invalidates nothing, or everything.
@@ -45,35 +103,72 @@ impl Gathered {
         self.leaves
     }
 
-    /// Remembers the leaves of a stretch that a sweep hit; returns which they are.
+    /// Counts the leaves of a stretch that a sweep hit, and remembers those that a TLB may hold as they
+    /// were; returns the former.
     #[inline(always)]
     pub(crate) fn add(&mut self, start: Ipa, level: Level, swept: Swept) -> u64 {
         let Swept { hit, young, .. } = swept;
         if hit != 0 {
             let count = count_ones(hit);
             self.leaves += count;
-            self.young += if young == hit { count } else { count_ones(young) };
-            if !self.is_counting {
-                self.remember(Mask { start, level, bits: hit }, young);
+            if swept.quiet != 0 || young != hit {
+                self.changed += count_ones(swept.changed());
+                self.young += count_ones(young & !swept.quiet);
+            } else {
+                (self.changed, self.young) = (self.changed + count, self.young + count);
+            }
+            if self.is_counting {
+                return hit;
+            }
+            if hit == u64::MAX && swept.quiet == 0 && (young == hit || young == 0) {
+                self.push(Run::at(start.page(), level, young != 0), 64, level);
+            } else {
+                self.remember(start, level, swept.changed(), young & !swept.quiet);
             }
         }
         hit
     }
 
     #[inline(never)]
-    fn remember(&mut self, mask: Mask, young: u64) {
-        let none = (Mask::new(Ipa(0), Level::L0), 0);
-        let stretches = self.stretches.get_or_insert([none; STRETCHES]);
-        if let Some(slot) = stretches.get_mut(self.count) {
-            *slot = (mask, young);
+    fn remember(&mut self, start: Ipa, level: Level, changed: u64, young: u64) {
+        for (mut rest, is_young) in [(young, true), (changed & !young, false)] {
+            while rest != 0 && self.count < RUNS {
+                let first = rest.trailing_zeros();
+                let count = (rest >> first).trailing_ones();
+                rest &= u64::MAX.checked_shl(first + count).unwrap_or(0);
+                let page = start.page() + u64::from(first) * level.pages();
+                self.push(Run::at(page, level, is_young), count.into(), level);
+            }
+        }
+    }
+
+    /// Adds so many leaves, from where a run without leaves begins.
+    #[inline(always)]
+    fn push(&mut self, at: Run, count: u64, level: Level) {
+        if at != self.next || self.last.count() + count > Run::MAX_COUNT {
+            self.keep_last();
+            self.last = at;
+        }
+        self.last = self.last.with_more(count);
+        self.next = Run(at.0 + count * level.pages());
+    }
+
+    #[inline(never)]
+    fn keep_last(&mut self) {
+        if self.last.count() == 0 {
+            return;
+        }
+        let before = self.before.get_or_insert([Run(0); RUNS - 1]);
+        if let Some(slot) = before.get_mut(self.count) {
+            *slot = self.last;
         }
         self.count += 1;
     }
 
     /// Invalidates what was changed, young or not.
     pub(crate) fn flush<E: Env>(&self, env: &E, stage2: &Stage2) {
-        if self.leaves != 0 {
-            self.flush_some(env, stage2, self.leaves, |mask, _| mask);
+        if self.changed != 0 {
+            self.flush_some(env, stage2, |_| true);
         }
     }
 
@@ -83,44 +178,32 @@ impl Gathered {
     /// proof an invalidation of the whole VM makes one, unless a pass is under way. Between the caller's
     /// `batches.begin` and `finish`.
     pub(crate) fn flush_changed<E: Env>(&self, env: &E, stage2: &Stage2) {
-        if self.leaves == 0 || weakened(Weakness::AnswerEarly) {
+        if self.changed == 0 || weakened(Weakness::AnswerEarly) {
             return;
         }
-        let (skip, old) = (stage2.config.skip, self.leaves - self.young);
+        let (skip, old) = (stage2.config.skip, self.changed - self.young);
         let left_out = if skip && old != 0 && stage2.epoch.proves_absence() { old } else { 0 };
-        let named = self.leaves - left_out;
+        let named = self.changed - left_out;
         if named == 0 {
             // What was taken is taken for every walk that begins after this.
             env.dsb_ish();
         } else if skip && old != left_out && stage2.epoch.can_be_proved() {
             stage2.flush_all(env);
         } else {
-            let is_named = |mask: Mask, young: u64| {
-                if left_out == 0 { mask } else { Mask { bits: young, ..mask } }
-            };
-            self.flush_some(env, stage2, named, is_named);
+            self.flush_some(env, stage2, |run| run.is_young() || left_out == 0);
         }
         env.count(Stat::FlushesSkipped, left_out);
         env.count(Stat::FlushesDone, named);
     }
 
-    /// Invalidates `count` leaves, which `which` chooses from each stretch.
-    fn flush_some<E: Env>(
-        &self,
-        env: &E,
-        stage2: &Stage2,
-        count: u64,
-        which: impl Fn(Mask, u64) -> Mask + Copy,
-    ) {
-        let stretches = self.stretches.as_ref().and_then(|stretches| stretches.get(..self.count));
-        match stretches {
-            Some(stretches) if stage2.config.tlb_range || count <= MAX_TARGETED => {
-                let spans =
-                    stretches.iter().flat_map(move |&(mask, young)| which(mask, young).spans());
-                stage2.flush(env, spans);
-            }
-            _ => stage2.flush_all(env),
+    /// Invalidates the runs that `is_named` chooses, or the whole VM where that costs less.
+    fn flush_some<E: Env>(&self, env: &E, stage2: &Stage2, is_named: impl Fn(Run) -> bool + Copy) {
+        if self.is_counting || self.count >= RUNS {
+            return stage2.flush_all(env);
         }
+        let before = self.before.as_ref().map_or(&[][..], |before| &before[..self.count]);
+        let named = before.iter().chain([&self.last]).filter(move |&&run| is_named(run));
+        stage2.flush(env, named.map(|run| run.span()));
     }
 }
 

@@ -42,6 +42,12 @@ impl Geometry {
         Self { ipa_bits: PAGE_SHIFT + 2 * INDEX_BITS, start: Level::L2 }
     }
 
+    /// Makes the same with three levels.
+    #[cfg(loom)]
+    pub const fn tiny_of_3() -> Self {
+        Self { ipa_bits: PAGE_SHIFT + 3 * INDEX_BITS, start: Level::L1 }
+    }
+
     /// Returns the size of the IPA space in bits.
     pub const fn ipa_bits(self) -> u32 {
         self.ipa_bits

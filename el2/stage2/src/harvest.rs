@@ -18,12 +18,11 @@ use crate::entry::Entry;
 use crate::gather::Gathered;
 use crate::hardware::Env;
 use crate::range::{Outcome, Range};
-use crate::scan::{Look, ones};
+use crate::scan::{Look, WordSink, ones};
 use crate::stage2::Stage2;
 use crate::sweep::{Harvest, WORD, sweep_all, sweep_word};
 use crate::sync::{Weakness, weakened};
 use crate::walk::Position;
-use core::slice;
 use verdigris_abi::{Ipa, Stat};
 
 impl Stage2 {
@@ -31,7 +30,7 @@ impl Stage2 {
     ///
     /// Complete when this returns, for the pages done: a later write is told of by a later harvest, or by
     /// the unmap that takes the page away.
-    pub fn harvest<E: Env>(&self, env: &E, range: Range, sink: impl FnMut(usize, u64)) -> Outcome {
+    pub fn harvest<E: Env>(&self, env: &E, range: Range, sink: impl WordSink) -> Outcome {
         let changed = Gathered::new();
         let mut harvesting =
             Harvesting { stage2: self, found_clean: false, changed, is_dense: false };
@@ -52,7 +51,8 @@ impl Stage2 {
 
 struct Harvesting<'a> {
     stage2: &'a Stage2,
-    /// Something came by that was not made clean here.
+    /// Something came by that was not made clean here, or was noted dirty when another call took the
+    /// permission to write, whose invalidation may be under way.
     found_clean: bool,
     changed: Gathered,
     /// The last 64 entries were all dirty.
@@ -61,19 +61,19 @@ struct Harvesting<'a> {
 
 impl Look for Harvesting<'_> {
     const IS_EXACT: bool = true;
-    const TAKES: u64 = DIRTY;
+    const WANTED: u64 = DIRTY;
 
     #[inline(always)]
-    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa) -> u64 {
+    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa, level: Level) -> u64 {
         let swept = sweep_word::<Harvest, E>(env, word, self.is_dense);
-        self.is_dense = swept.hit == u64::MAX;
+        self.is_dense = swept.changed() == u64::MAX;
         self.found_clean |= !self.is_dense;
-        self.changed.add(first, Level::L3, swept)
+        self.changed.add(first, level, swept)
     }
 
     fn part<E: Env>(&mut self, _: &E, entries: &[Entry], first: Ipa, level: Level) -> u64 {
         let swept = sweep_all::<Harvest>(entries);
-        self.found_clean |= swept.hit != ones(entries.len() as u64);
+        self.found_clean |= swept.changed() != ones(entries.len() as u64);
         self.changed.add(first, level, swept)
     }
 
@@ -87,15 +87,27 @@ impl Look for Harvesting<'_> {
         if !is_late {
             remember();
         }
-        let bit = self.part(env, slice::from_ref(at.entry()), span.ipa(), at.level) != 0;
+        let bit = self.part(env, at.entries(1), span.ipa(), at.level) != 0;
         if is_late {
             remember();
         }
         bit
     }
 
+    fn put_off(&mut self, span: Range) {
+        self.stage2.orphans.add(span);
+    }
+
+    fn pass_blocks(&mut self, _: u64) {
+        self.found_clean = true;
+    }
+
     fn pass_hole(&mut self) {
         self.found_clean = true;
+    }
+
+    fn says_more(&self) -> bool {
+        !self.stage2.orphans.is_empty()
     }
 
     fn also(&mut self, pages: Range) -> u64 {

@@ -71,6 +71,7 @@ pub use identity::{HostFault, Identity};
 pub use map::Map;
 pub use memory::{PageSource, Root, Table, TableMemory, TablePage};
 pub use range::{Outcome, Range};
+pub use scan::WordSink;
 pub use set::Set;
 pub use stage2::Stage2;
 pub use verdigris_abi::{Error, Ipa, PAGE_SHIFT, PAGE_SIZE, Pa, Stat};

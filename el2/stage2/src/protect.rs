@@ -34,7 +34,7 @@ impl Stage2 {
 }
 
 struct Protecting {
-    /// Something came by that didn't lose the permission here.
+    /// Something came by that didn't lose the permission here, or had only the host's grant of it left.
     found_protected: bool,
     changed: Gathered,
     /// The last 64 entries were all writable.
@@ -43,20 +43,24 @@ struct Protecting {
 
 impl Look for Protecting {
     const IS_EXACT: bool = true;
-    const TAKES: u64 = GRANTED;
+    const WANTED: u64 = GRANTED;
 
     #[inline(always)]
-    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa) -> u64 {
+    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa, level: Level) -> u64 {
         let swept = sweep_word::<Protect, E>(env, word, self.is_dense);
-        self.is_dense = swept.hit == u64::MAX;
+        self.is_dense = swept.changed() == u64::MAX;
         self.found_protected |= !self.is_dense;
-        self.changed.add(first, Level::L3, swept)
+        self.changed.add(first, level, swept)
     }
 
     fn part<E: Env>(&mut self, _: &E, entries: &[Entry], first: Ipa, level: Level) -> u64 {
         let swept = sweep_all::<Protect>(entries);
-        self.found_protected |= swept.hit != ones(entries.len() as u64);
+        self.found_protected |= swept.changed() != ones(entries.len() as u64);
         self.changed.add(first, level, swept)
+    }
+
+    fn pass_blocks(&mut self, _: u64) {
+        self.found_protected = true;
     }
 
     fn pass_hole(&mut self) {

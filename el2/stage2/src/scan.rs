@@ -11,40 +11,50 @@
 //! A block counts as each of its pages: it is looked at once, and answers for all that the call asks of it,
 //! interrupts or not, since what the look has cleared is known to this call alone.
 
-use crate::descriptor::{Kind, Level};
+use crate::descriptor::{Kind, Level, NO_BLOCK};
 use crate::entry::Entry;
 use crate::hardware::Env;
-use crate::memory::TablePage;
+use crate::memory::{Root, TablePage};
 use crate::range::Range;
 use crate::stage2::Stage2;
-use crate::sweep::WORD;
+use crate::sweep::{GROUP, WORD};
 use crate::sync::{Ordering, Weakness, barrier, pause, weakened};
 use crate::walk::{self, Position};
-use core::slice;
 use verdigris_abi::{Ipa, PAGE_SIZE};
 
 /// What a scan does to what it comes by.
 pub(crate) trait Look {
     /// Whether a leaf that is there all the time must not be missed.
     const IS_EXACT: bool;
-    /// What an exact look leaves in no leaf.
-    const TAKES: u64 = 0;
+    /// Bits of which a leaf has one if the look is about it, and none any more once an exact look is past it.
+    const WANTED: u64;
 
-    /// Looks at 64 entries of a last-level table; bit n of the answer is entry n. `first` is what the first
-    /// of them translates.
-    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa) -> u64;
+    /// Looks at 64 entries of a table; bit n of the answer is entry n. `first` is what the first of them
+    /// translates.
+    fn word<E: Env>(&mut self, env: &E, word: &[Entry; WORD], first: Ipa, level: Level) -> u64;
 
-    /// Looks at fewer entries, or at one that is a block.
+    /// Looks at fewer entries, or at blocks.
     fn part<E: Env>(&mut self, env: &E, entries: &[Entry], first: Ipa, level: Level) -> u64;
 
     /// Looks at a block, which translates `span`, and of which the call is still to answer for the part
     /// in `range`.
     fn block<E: Env>(&mut self, env: &E, at: &Position<'_>, span: Range, _range: Range) -> bool {
-        self.part(env, slice::from_ref(at.entry()), span.ipa(), at.level) != 0
+        self.part(env, at.entries(1), span.ipa(), at.level) != 0
     }
+
+    /// Takes note that the call doesn't say now what it found in the block with this span.
+    fn put_off(&mut self, _span: Range) {}
+
+    /// Takes note of blocks without a wanted bit.
+    fn pass_blocks(&mut self, count: u64);
 
     /// Takes note of pages that nothing translates.
     fn pass_hole(&mut self) {}
+
+    /// Tells whether [`Look::also`] may have something to say.
+    fn says_more(&self) -> bool {
+        false
+    }
 
     /// Returns what else is to be said of up to 64 pages that were just looked at.
     fn also(&mut self, _pages: Range) -> u64 {
@@ -52,17 +62,22 @@ pub(crate) trait Look {
     }
 }
 
-/// Takes the answer, word by word.
-pub(crate) trait Sink {
+/// Takes an answer of one bit a page: bit n % 64 of word n / 64 belongs to page n of the call's range.
+pub trait WordSink {
     /// Whether anybody reads the words. If not, a hole is passed in one step.
-    const IS_READ: bool;
-
-    fn put(&mut self, index: usize, word: u64);
-}
-
-impl<F: FnMut(usize, u64)> Sink for F {
     const IS_READ: bool = true;
 
+    /// Takes a word. Words come in order.
+    fn put(&mut self, index: usize, word: u64);
+
+    /// Takes the same word several times.
+    #[inline(always)]
+    fn fill(&mut self, indices: core::ops::Range<usize>, word: u64) {
+        indices.for_each(|index| self.put(index, word));
+    }
+}
+
+impl<F: FnMut(usize, u64)> WordSink for F {
     fn put(&mut self, index: usize, word: u64) {
         self(index, word);
     }
@@ -71,7 +86,7 @@ impl<F: FnMut(usize, u64)> Sink for F {
 /// For calls that answer without bits.
 pub(crate) struct NoBits;
 
-impl Sink for NoBits {
+impl WordSink for NoBits {
     const IS_READ: bool = false;
 
     fn put(&mut self, _: usize, _: u64) {}
@@ -79,6 +94,7 @@ impl Sink for NoBits {
 
 /// A call's way through its range.
 struct Scan<'a, L, S> {
+    root: Root,
     range: Range,
     /// The next page.
     page: u64,
@@ -91,7 +107,7 @@ struct Scan<'a, L, S> {
 
 impl Stage2 {
     /// Scans a range; returns the pages done: whole words, or all.
-    pub(crate) fn scan<E: Env, L: Look, S: Sink>(
+    pub(crate) fn scan<E: Env, L: Look, S: WordSink>(
         &self,
         env: &E,
         range: Range,
@@ -99,22 +115,24 @@ impl Stage2 {
         sink: S,
     ) -> u64 {
         let page = range.start;
-        let mut scan = Scan { range, page, word: 0, is_stopped: false, look, sink };
+        let mut scan =
+            Scan { root: self.root, range, page, word: 0, is_stopped: false, look, sink };
         while scan.page < range.end && !scan.is_stopped {
             let at = walk::find_down_to(env, self.root, Ipa::from_page(scan.page), Level::L2);
-            let span = Range::span(scan.page, at.level);
             match at.old.kind(at.level) {
                 Kind::Table(child) => scan.table(env, &at, child),
-                Kind::Leaf(_) => scan.block(env, &at, span),
+                Kind::Leaf(_) => scan.blocks(env, &at),
                 Kind::Busy if L::IS_EXACT => pause(),
-                Kind::Busy | Kind::Invalid => scan.hole(env, span),
+                // A collapse leaves a table behind in which nothing is valid any more.
+                Kind::Invalid if L::IS_EXACT && !scan.is_linked(env, &at) => pause(),
+                Kind::Busy | Kind::Invalid => scan.hole(env, Range::span(scan.page, at.level)),
             }
         }
         scan.finish()
     }
 }
 
-impl<L: Look, S: Sink> Scan<'_, L, S> {
+impl<L: Look, S: WordSink> Scan<'_, L, S> {
     /// Looks at the entries of a last-level table, as far as the range and interrupts let it.
     fn table<E: Env>(&mut self, env: &E, at: &Position<'_>, child: TablePage) {
         let end = self.range.end.min(Range::span(self.page, Level::L2).end);
@@ -132,7 +150,7 @@ impl<L: Look, S: Sink> Scan<'_, L, S> {
     #[inline(always)]
     fn words<E: Env>(&mut self, env: &E, at: &Position<'_>, words: &[[Entry; WORD]]) -> bool {
         for word in words {
-            self.word |= self.look.word(env, word, Ipa::from_page(self.page));
+            self.word |= self.look.word(env, word, Ipa::from_page(self.page), Level::L3);
             if !self.settle(env, at, WORD as u64) {
                 return false;
             }
@@ -158,33 +176,150 @@ impl<L: Look, S: Sink> Scan<'_, L, S> {
         !self.is_stopped
     }
 
-    /// Looks at a block, unless it gives way to something else.
-    fn block<E: Env>(&mut self, env: &E, at: &Position<'_>, span: Range) {
+    /// Looks at up to 64 blocks that follow each other, or at one of which the call asks about a part.
+    fn blocks<E: Env>(&mut self, env: &E, at: &Position<'_>) {
+        let (page, first) = (self.page, Range::span(self.page, at.level));
         // Of a block that was a table a moment ago, the pages before are answered for already.
-        let asked = Range { start: self.page, ..self.range };
-        let bit = self.look.block(env, at, span, asked);
-        if L::IS_EXACT && !bit && !self.is_passed(at) {
+        let asked = Range { start: page, ..self.range };
+        if asked.covers(first) {
+            let limit = asked.page_count() >> first.page_count().trailing_zeros();
+            self.whole_blocks(env, at, at.entries(limit.min(WORD as u64)));
+        } else {
+            self.part_of_block(env, at, first, asked);
+        }
+        // Progress ends with a word, save where nobody reads them.
+        let may_stop = self.page != page && (self.bit() == 0 || !S::IS_READ);
+        self.is_stopped = may_stop && env.interrupt_pending();
+    }
+
+    /// Looks at blocks, and at holes between them, up to what is neither.
+    fn whole_blocks<E: Env>(&mut self, env: &E, at: &Position<'_>, entries: &[Entry]) {
+        let (entries, any) = blocks_at_start(env, entries);
+        if entries.is_empty() {
             return;
         }
-        let end = self.range.end.min(span.end);
+        let first = Ipa::from_page(self.page);
+        let mut bits = match entries.first_chunk::<WORD>() {
+            _ if any & L::WANTED == 0 => {
+                self.look.pass_blocks(entries.len() as u64);
+                0
+            }
+            Some(word) if !is_dense::<L>(word) => self.look.word(env, word, first, at.level),
+            _ => self.look.part(env, entries, first, at.level),
+        };
+        let count = if L::IS_EXACT {
+            self.settle_blocks(env, at, entries, &mut bits)
+        } else {
+            entries.len()
+        };
+        self.answer(at.level, count as u64, bits);
+        if count < entries.len() {
+            self.put_off(bits >> count, at.level);
+        }
+    }
+
+    /// Looks at a block of which the call asks about a part.
+    fn part_of_block<E: Env>(&mut self, env: &E, at: &Position<'_>, span: Range, asked: Range) {
+        let is_hit = self.look.block(env, at, span, asked);
+        if !L::IS_EXACT || is_hit || self.is_passed(at) {
+            self.pass(asked.end.min(span.end), is_hit);
+        }
+    }
+
+    /// Returns how many blocks, from the first on, an exact look can answer for: it has changed them, or they
+    /// are without what is wanted, in a table that still is a part of the tree.
+    ///
+    /// A block may have been split and collapsed while it was looked at, and so have what is wanted: it is
+    /// looked at again here.
+    fn settle_blocks<E: Env>(
+        &mut self,
+        env: &E,
+        at: &Position<'_>,
+        entries: &[Entry],
+        bits: &mut u64,
+    ) -> usize {
+        if *bits == ones(entries.len() as u64) {
+            return entries.len();
+        }
+        let mut count = 0;
+        while count < entries.len() {
+            let rest = *bits >> count;
+            count += match entries[count..].first_chunk::<GROUP>() {
+                Some(group)
+                    if rest & ones(GROUP as u64) == 0 && !is_any_left::<L, E>(env, group) =>
+                {
+                    GROUP
+                }
+                _ if rest & 1 != 0 => 1,
+                _ => match entries[count].peek() {
+                    now if now & NO_BLOCK != 0 => break,
+                    now if now & L::WANTED == 0 || weakened(Weakness::TrustLeaf) => 1,
+                    _ => {
+                        let first = Ipa::from_page(self.page + count as u64 * at.level.pages());
+                        let bit = self.look.part(env, &entries[count..=count], first, at.level);
+                        *bits |= bit << count;
+                        0
+                    }
+                },
+            };
+        }
+        if self.is_linked(env, at) { count } else { 0 }
+    }
+
+    /// Tells whether the next page still is translated by the table that an earlier walk ended in, after
+    /// entries of it were read.
+    fn is_linked<E: Env>(&self, env: &E, at: &Position<'_>) -> bool {
+        barrier(Ordering::Acquire, Weakness::FoundBarrier);
+        let now = walk::find_down_to(env, self.root, Ipa::from_page(self.page), Level::L2);
+        core::ptr::eq(now.entry(), at.entry()) || weakened(Weakness::ScanLooksOnce)
+    }
+
+    /// Answers for the pages of blocks that follow each other, each run of equal bits in one go.
+    fn answer(&mut self, level: Level, count: u64, bits: u64) {
+        let mut index = 0;
+        while index < count {
+            let rest = bits >> index;
+            let is_set = rest & 1 != 0;
+            let run = if is_set { rest.trailing_ones() } else { rest.trailing_zeros() };
+            let run = u64::from(run).min(count - index);
+            self.pass(self.page + run * level.pages(), is_set);
+            index += run;
+        }
+    }
+
+    /// Puts off what was found in blocks from the next page on: one of them has changed since, and all are
+    /// looked at again.
+    #[cold]
+    fn put_off(&mut self, bits: u64, level: Level) {
+        for index in (0..u64::from(u64::BITS)).filter(|index| bits >> index & 1 != 0) {
+            self.look.put_off(Range::span(self.page + index * level.pages(), level));
+        }
+    }
+
+    /// Passes pages that share one bit, interrupts or not.
+    fn pass(&mut self, end: u64, is_set: bool) {
         if !S::IS_READ {
             self.page = end;
         }
         while self.page < end {
+            let words = (end - self.page) / WORD as u64;
+            if self.bit() == 0 && words != 0 && !self.look.says_more() {
+                let first = ((self.page - self.range.start) / WORD as u64) as usize;
+                self.sink.fill(first..first + words as usize, if is_set { u64::MAX } else { 0 });
+                self.page += words * WORD as u64;
+                continue;
+            }
             let count = self.left_in_word().min(end - self.page);
-            self.word |= if bit { ones(count) << self.bit() } else { 0 };
+            self.word |= if is_set { ones(count) << self.bit() } else { 0 };
             self.advance(count);
         }
-        // Progress ends with a word, save where nobody reads them.
-        let may_stop = self.bit() == 0 || !S::IS_READ;
-        self.is_stopped = may_stop && env.interrupt_pending();
     }
 
     /// Tells whether nothing is left to do where a look found nothing to take. It may have seen a table that
     /// stood there for a moment, and by now the block stands there again, as it was.
     fn is_passed(&self, at: &Position<'_>) -> bool {
         let now = at.entry().read();
-        let is_taken = now.raw() & L::TAKES == 0 || weakened(Weakness::TrustLeaf);
+        let is_taken = now.raw() & L::WANTED == 0 || weakened(Weakness::TrustLeaf);
         now.leaf_address(at.level).is_some() && is_taken
     }
 
@@ -250,4 +385,38 @@ pub(crate) const fn ones(count: u64) -> u64 {
 fn is_unchanged(at: &Position<'_>) -> bool {
     barrier(Ordering::Acquire, Weakness::FoundBarrier);
     at.entry().read() == at.old || weakened(Weakness::TrustLink)
+}
+
+/// Returns the entries before the first that is a table or between break and make, and each bit that any of
+/// them has.
+#[inline(always)]
+fn blocks_at_start<'e, E: Env>(env: &E, entries: &'e [Entry]) -> (&'e [Entry], u64) {
+    let (groups, _) = entries.as_chunks::<GROUP>();
+    let (mut any, mut count) = (0, 0);
+    for group in groups {
+        let here = env.any_bits(group);
+        if here & NO_BLOCK != 0 {
+            break;
+        }
+        (any, count) = (any | here, count + GROUP);
+    }
+    for entry in &entries[count..] {
+        let here = entry.peek();
+        if here & NO_BLOCK != 0 {
+            break;
+        }
+        (any, count) = (any | here, count + 1);
+    }
+    (&entries[..count], any)
+}
+
+/// Guesses whether most blocks have what is wanted.
+fn is_dense<L: Look>(word: &[Entry; WORD]) -> bool {
+    word[0].peek() & word[WORD - 1].peek() & L::WANTED != 0
+}
+
+/// Tells whether one of eight entries has what is wanted, or is no block any more.
+#[inline(always)]
+fn is_any_left<L: Look, E: Env>(env: &E, group: &[Entry; GROUP]) -> bool {
+    env.any_bits(group) & (L::WANTED | NO_BLOCK) != 0
 }

@@ -10,7 +10,7 @@
 //! there, and the walkers of other CPUs keep their copies of the table. Where most are expected, groups in
 //! which all have them are changed without a look at each. A wrong guess costs instructions, no more.
 
-use crate::descriptor::{AF, BUSY, DIRTY, GRANTED, S2AP_WRITE};
+use crate::descriptor::{AF, BUSY, DBM, DIRTY, GRANTED, S2AP_WRITE};
 use crate::entry::Entry;
 use crate::memory::TableMemory;
 use crate::sync::{Ordering, Weakness, pause, weakened};
@@ -23,6 +23,8 @@ pub struct Swept {
     pub hit: u64,
     /// The leaves of these whose access flag was set at that moment.
     pub young: u64,
+    /// The leaves of these that lost bits of the software's alone: to a TLB they are what they were.
+    pub quiet: u64,
     /// Entries between break and make: what is being made there may have it too.
     pub busy: u64,
 }
@@ -31,6 +33,8 @@ pub struct Swept {
 pub(crate) trait Sweep {
     /// A leaf with one of these bits is changed.
     const WANTED: u64;
+    /// The bits of these, and with them changed, that a TLB may hold.
+    const CACHED: u64;
     /// What a leaf usually has that is to be changed; a group in which each has it is changed in one go.
     const COMMON: u64;
     /// Whether entries between break and make are to be told of.
@@ -39,11 +43,13 @@ pub(crate) trait Sweep {
     /// Changes an entry that was `seen` with a wanted bit; returns what the exchange found.
     fn change(entry: &Entry, seen: u64) -> u64;
 
-    /// Changes a group that was `seen` with the common bits in each entry.
+    /// Changes a group that was `seen` with the common bits in each entry. `None` if every exchange found
+    /// a young leaf with a wanted bit, as most do; else what they found.
     #[inline(always)]
-    fn change_group(group: &[Entry; GROUP], seen: &[u64; GROUP]) -> Swept {
-        let old = array::from_fn(|index| Self::change(&group[index], seen[index]));
-        found::<Self>(&old)
+    fn change_group(group: &[Entry; GROUP], seen: &[u64; GROUP]) -> Option<Swept> {
+        let old: [u64; GROUP] = array::from_fn(|index| Self::change(&group[index], seen[index]));
+        let common = Self::COMMON | AF;
+        (all_bits(&old) & common != common).then(|| found::<Self>(&old))
     }
 }
 
@@ -52,6 +58,7 @@ pub(crate) struct Age;
 
 impl Sweep for Age {
     const WANTED: u64 = AF;
+    const CACHED: u64 = AF;
     const COMMON: u64 = AF;
     const TELLS_BUSY: bool = false;
 
@@ -68,6 +75,7 @@ pub(crate) struct Harvest;
 
 impl Sweep for Harvest {
     const WANTED: u64 = DIRTY;
+    const CACHED: u64 = S2AP_WRITE;
     const COMMON: u64 = S2AP_WRITE;
     const TELLS_BUSY: bool = true;
 
@@ -82,6 +90,7 @@ pub(crate) struct Protect;
 
 impl Sweep for Protect {
     const WANTED: u64 = GRANTED;
+    const CACHED: u64 = S2AP_WRITE | DBM;
     const COMMON: u64 = GRANTED | S2AP_WRITE;
     const TELLS_BUSY: bool = true;
 
@@ -92,14 +101,14 @@ impl Sweep for Protect {
 
     /// An exchange that succeeds found what was seen.
     #[inline(always)]
-    fn change_group(group: &[Entry; GROUP], seen: &[u64; GROUP]) -> Swept {
-        let young = bits(seen, AF);
+    fn change_group(group: &[Entry; GROUP], seen: &[u64; GROUP]) -> Option<Swept> {
         for index in 0..GROUP {
             if !group[index].try_revoke_writing_of_dirty(seen[index]) {
-                return go_on(group, young, index);
+                return Some(go_on(group, bits(seen, AF), index));
             }
         }
-        Swept { hit: ALL, young, busy: 0 }
+        let is_young = all_bits(seen) & AF != 0;
+        (!is_young).then(|| Swept { hit: ALL, young: bits(seen, AF), ..Swept::default() })
     }
 }
 
@@ -108,7 +117,7 @@ impl Sweep for Protect {
 #[cold]
 fn go_on(group: &[Entry; GROUP], young: u64, from: usize) -> Swept {
     let hit = (1 << from) - 1;
-    let mut swept = Swept { hit, young: young & hit, busy: 0 };
+    let mut swept = Swept { hit, young: young & hit, ..Swept::default() };
     for (index, entry) in group.iter().enumerate().skip(from) {
         swept.add(sweep_one::<Protect>(entry, entry.peek()), index as u32);
     }
@@ -186,20 +195,21 @@ pub(crate) fn sweep_sparse<S: Sweep, M: TableMemory>(
 #[inline(always)]
 pub(crate) fn sweep_dense<S: Sweep>(entries: &[Entry]) -> Swept {
     assert!(entries.len() <= WORD);
-    let mut swept = Swept::default();
     let (groups, rest) = entries.as_chunks::<GROUP>();
-    let mut first = 0;
-    for group in groups {
+    // Every entry hit and young, until a group is found to be otherwise.
+    let all = u64::MAX.checked_shr((WORD - groups.len() * GROUP) as u32).unwrap_or(0);
+    let mut swept = Swept { hit: all, young: all, ..Swept::default() };
+    for (index, group) in groups.iter().enumerate() {
         let seen: [u64; GROUP] = array::from_fn(|index| group[index].peek());
-        let all = seen.iter().fold(u64::MAX, |all, seen| all & seen);
-        if all & S::COMMON == S::COMMON {
-            swept.add(S::change_group(group, &seen), first);
-        } else {
-            swept.add(sweep_group::<S>(group).unpack(), first);
+        let found = match all_bits(&seen) & S::COMMON == S::COMMON {
+            true => S::change_group(group, &seen),
+            false => Some(sweep_group::<S>(group).unpack()),
+        };
+        if let Some(found) = found {
+            swept.correct(found, (index * GROUP) as u32);
         }
-        first += GROUP as u32;
     }
-    for (entry, index) in rest.iter().zip(first..) {
+    for (entry, index) in rest.iter().zip(entries.len() as u32 - rest.len() as u32..) {
         swept.add(sweep_one::<S>(entry, entry.peek()), index);
     }
     swept
@@ -229,6 +239,7 @@ fn sweep_one<S: Sweep>(entry: &Entry, seen: u64) -> Swept {
     Swept {
         hit: u64::from(is_hit),
         young: u64::from(is_hit && old & AF != 0),
+        quiet: u64::from(is_hit && old & S::CACHED == 0),
         busy: u64::from(S::TELLS_BUSY && old & BUSY != 0),
     }
 }
@@ -238,25 +249,33 @@ fn sweep_one<S: Sweep>(entry: &Entry, seen: u64) -> Swept {
 fn found<S: Sweep + ?Sized>(old: &[u64; GROUP]) -> Swept {
     let hit = bits(old, S::WANTED);
     let busy = if S::TELLS_BUSY && hit != ALL { bits(old, BUSY) } else { 0 };
-    Swept { hit, young: hit & bits(old, AF), busy }
+    Swept { hit, young: hit & bits(old, AF), quiet: hit & !bits(old, S::CACHED), busy }
 }
 
 /// Returns which values of a group have one of the bits of `mask`.
 #[inline(always)]
 fn bits(values: &[u64; GROUP], mask: u64) -> u64 {
-    let all = values.iter().fold(u64::MAX, |all, value| all & value);
-    if all & mask != 0 {
+    if all_bits(values) & mask != 0 {
         return ALL;
+    }
+    if values.iter().fold(0, |any, value| any | value) & mask == 0 {
+        return 0;
     }
     let one = |(index, value): (usize, &u64)| u64::from(value & mask != 0) << index;
     values.iter().enumerate().map(one).fold(0, |bits, bit| bits | bit)
+}
+
+/// Returns the bits that every value of a group has.
+#[inline(always)]
+fn all_bits(values: &[u64; GROUP]) -> u64 {
+    values.iter().fold(u64::MAX, |all, value| all & value)
 }
 
 const fn looked_for<S: Sweep>() -> u64 {
     S::WANTED | if S::TELLS_BUSY { BUSY } else { 0 }
 }
 
-/// What a sweep over a group found, in one register: `hit`, then `young` and `busy` eight bits up each.
+/// What a sweep over a group found, in one register: `hit`, then the others eight bits up each.
 #[derive(Clone, Copy)]
 pub(crate) struct Packed(pub(crate) u64);
 
@@ -264,23 +283,45 @@ impl Packed {
     #[inline(always)]
     fn unpack(self) -> Swept {
         let part = |at: u32| self.0 >> at & ALL;
-        Swept { hit: part(0), young: part(8), busy: part(16) }
+        Swept { hit: part(0), young: part(8), quiet: part(16), busy: part(24) }
     }
 }
 
 impl Swept {
+    /// Makes what ageing finds, which is about young leaves alone.
+    pub(crate) const fn young(hit: u64) -> Self {
+        Self { hit, young: hit, quiet: 0, busy: 0 }
+    }
+
+    /// Returns the leaves of which a TLB may hold what they lost.
+    pub(crate) const fn changed(self) -> u64 {
+        self.hit & !self.quiet
+    }
+
     /// Adds what was found from entry `first` on.
     #[inline(always)]
     fn add(&mut self, found: Self, first: u32) {
         self.hit |= found.hit << first;
         self.young |= found.young << first;
+        self.quiet |= found.quiet << first;
+        self.busy |= found.busy << first;
+    }
+
+    /// Puts what was found in the group from entry `first` on in the place of "all".
+    #[cold]
+    #[inline(always)]
+    fn correct(&mut self, found: Self, first: u32) {
+        self.hit &= !((ALL & !found.hit) << first);
+        self.young &= !((ALL & !found.young) << first);
+        self.quiet |= found.quiet << first;
         self.busy |= found.busy << first;
     }
 
     #[inline(always)]
     fn pack<S: Sweep>(self) -> Packed {
+        let rest = self.young << 8 | self.quiet << 16 | self.busy << 24;
         // Ageing has no use for more.
-        Packed(if S::TELLS_BUSY { self.hit | self.young << 8 | self.busy << 16 } else { self.hit })
+        Packed(if S::TELLS_BUSY { self.hit | rest } else { self.hit })
     }
 }
 

@@ -112,6 +112,8 @@ pub enum Weakness {
     CollapseUnasked,
     /// A fault that finds nothing doesn't look whether it looked in a table that is gone.
     FaultLooksOnce,
+    /// An exact look that finds nothing above the last level doesn't ask whether its table is gone.
+    ScanLooksOnce,
     /// A quiet mark drops what was broken before it was raised.
     QuietIsLoud,
     /// Collapse reads the leaves and leaves them as they are.

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use support::model::*;
 use support::{Machine, Step};
-use verdigris_abi::flags::MAP_OLD;
+use verdigris_abi::flags::{MAP_CLEAN, MAP_OLD};
 use verdigris_stage2::{
     Access, AgeFlush, Config, Error, FaultKind, Ipa, Level, NoDirty, Outcome, Resolution, Set,
     Stage2, Stat,
@@ -226,10 +226,25 @@ fn write_protection_takes_the_grant_of_a_leaf_that_logs() {
     let _ = vm.map(&machine, &map(0x1000, 0x8000_0000, 1, RW));
     let entry = support::tlb::entry(&machine, vm.root().geometry(), 0x1000, 3);
     entry.update_leaf(Level::L3, |old| Some(old.write_logged())).unwrap();
+    machine.take_steps();
     assert_eq!(protect(&machine, &vm, 0x1000, 1), Outcome::done(1));
     assert_eq!(raw(&machine, &vm, 0x1000), 0x8000_0000 | GUEST | YOUNG | NO_EXEC | 3);
+    assert_eq!(machine.take_steps(), [], "the grant is a bit that no TLB knows");
     let denied = Resolution::ToHost { sequence: 0, denied: true };
     assert_eq!(fault(&machine, &vm, Access::Write, FaultKind::Permission), denied);
+}
+
+/// The walker writes by the modifier (bit 51), which a TLB may hold with the leaf.
+#[test]
+fn write_protection_of_a_leaf_that_the_walker_logs_is_invalidated() {
+    let config = Config { dic: true, ttl: true, hd: true, ..Config::default() };
+    let (machine, vm) = Machine::with_vm(40, 40, config, HOT);
+    let _ = vm.map(&machine, &map(0x1000, 0x8000_0000, 1, RW | MAP_CLEAN));
+    assert_eq!(raw(&machine, &vm, 0x1000) >> 51 & 1, 1);
+    machine.take_steps();
+    assert_eq!(protect(&machine, &vm, 0x1000, 1), Outcome::done(1));
+    assert_eq!(raw(&machine, &vm, 0x1000), 0x8000_0000 | GUEST | YOUNG | NO_EXEC | 3);
+    assert!(machine.take_steps().contains(&Step::Ipa(0x1000, Some(3))));
 }
 
 #[test]

@@ -4,8 +4,8 @@
 mod support;
 
 use std::collections::BTreeMap;
-use support::Machine;
 use support::model::*;
+use support::{Machine, Step};
 use verdigris_abi::flags::{MAP_CLEAN, PROT_READ};
 use verdigris_stage2::{
     Access, Config, DirtySink, FaultKind, Ipa, Level, Map, NoDirty, Outcome, Range, Resolution,
@@ -107,6 +107,29 @@ fn a_page_that_was_write_protected_is_still_dirty_when_it_goes() {
     let mut dirty = Pages::new(1024);
     assert_eq!(vm.unmap(&machine, range(&vm, 0x1000, 1), &mut dirty), Outcome::done(1));
     assert_eq!(dirty.sorted(), [0]);
+}
+
+#[test]
+fn what_is_only_noted_is_harvested_without_an_invalidation() {
+    let (machine, vm) = vm();
+    map_now(&machine, &vm, map(0x1000, 0x8000_0000, 80, RW));
+    assert_eq!(vm.write_protect(&machine, range(&vm, 0x1000, 70)), Outcome::done(70));
+    machine.take_steps();
+    let mut words = Vec::new();
+    let outcome = vm.harvest(&machine, range(&vm, 0x1000, 70), |_, word| words.push(word));
+    assert_eq!((outcome, words), (Outcome::done(70), vec![u64::MAX, 0x3f]));
+    assert_eq!(machine.take_steps(), [], "they lost a bit that no TLB knows");
+    assert_eq!(machine.stat(Stat::LeavesDirty), 70);
+    assert_eq!(vm.write_protect(&machine, range(&vm, 0x4_7000, 4)), Outcome::done(4));
+    machine.take_steps();
+    assert_eq!(harvest(&machine, &vm, 81), (71..81).collect::<Vec<_>>());
+    let by_ipa: Vec<_> =
+        machine.take_steps().into_iter().filter(|step| matches!(step, Step::Ipa(..))).collect();
+    assert_eq!(by_ipa, [0x4_b000, 0x4_c000, 0x4_d000, 0x4_e000, 0x4_f000, 0x5_0000].map(by_page));
+}
+
+fn by_page(ipa: u64) -> Step {
+    Step::Ipa(ipa, Some(3))
 }
 
 #[test]

@@ -13,8 +13,8 @@ use loom_support::{Cpu, PAGE, Shared, model};
 use verdigris_abi::flags::{MAP_CLEAN, MAP_OLD, PROT_READ, PROT_WRITE};
 use verdigris_stage2::sync::Weakness;
 use verdigris_stage2::{
-    Access, AgeFlush, Attributes, Config, Descriptor, FaultKind, Ipa, Level, Map, NoDirty, Outcome,
-    Pa, Range, Resolution,
+    Access, AgeFlush, Attributes, Config, Descriptor, FaultKind, Geometry, Ipa, Level, Map,
+    NoDirty, Outcome, Pa, Range, Resolution,
 };
 
 const RW: u64 = PROT_READ | PROT_WRITE;
@@ -28,11 +28,14 @@ fn both(shared: &Shared) -> Range {
     shared.vm.range(Ipa(0), 2).unwrap()
 }
 
-fn map(cpu: &Cpu, level: Level, flags: u64) {
+fn request(level: Level, flags: u64) -> Map {
     let (ipa, pa, page_count) = (Ipa(0), Pa(MEMORY), 2);
     let attributes = Attributes::guest(flags);
-    let request = Map { ipa, pa, page_count, level, attributes, sequence: 0 };
-    assert_eq!(cpu.shared.vm.map(cpu, &request), Outcome::done(2));
+    Map { ipa, pa, page_count, level, attributes, sequence: 0 }
+}
+
+fn map(cpu: &Cpu, level: Level, flags: u64) {
+    assert_eq!(cpu.shared.vm.map(cpu, &request(level, flags)), Outcome::done(2));
 }
 
 /// A VM with a full last-level table, and the CPU that mapped it.
@@ -341,6 +344,41 @@ fn a_write_protection_holds_through_a_collapse() {
 #[should_panic(expected = "writable past the return")]
 fn without_frozen_leaves_it_would_not() {
     collapse_against_write_protect(Some(Weakness::CollapseWithoutFreeze));
+}
+
+/// Two blocks become one that is larger, while a part of the first is write-protected.
+fn larger_collapse_against_write_protect(weakness: Option<Weakness>) {
+    model(weakness, 3, || {
+        let shared = Shared::empty_with(Geometry::tiny_of_3(), config(false), 2, None, false);
+        let boot = Cpu::new(&shared, 0, 2);
+        boot.give_page(1);
+        let all = Map { page_count: 4, ..request(Level::L2, RW) };
+        assert_eq!(shared.vm.map(&boot, &all), Outcome::done(4));
+        let other = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let cpu = Cpu::new(&shared, 1, 2);
+                let range = shared.vm.range(Ipa(0), 2).unwrap();
+                assert_eq!(shared.vm.write_protect(&cpu, range), Outcome::done(2));
+            })
+        };
+        let _ = shared.vm.collapse(&boot, shared.vm.range(Ipa(0), 4).unwrap(), Level::L1);
+        other.join().unwrap();
+        let (now, _) = leaf(&boot, 0).unwrap();
+        assert!(!now.is_writable() && !now.is_granted(), "writable past the return");
+        assert!(now.is_dirty(), "a write is lost");
+    });
+}
+
+#[test]
+fn a_write_protection_of_blocks_holds_through_a_collapse() {
+    larger_collapse_against_write_protect(None);
+}
+
+#[test]
+#[should_panic(expected = "writable past the return")]
+fn one_that_looked_in_a_table_that_is_gone_would_not() {
+    larger_collapse_against_write_protect(Some(Weakness::ScanLooksOnce));
 }
 
 #[test]

@@ -16,7 +16,8 @@ pub(super) fn decode(number: u32, x: &Registers) -> Status<Call> {
         call::MAP => map(x),
         call::SET => set(x),
         call::UNMAP | call::INVALIDATE_BEGIN | call::INVALIDATE_END => removal(number, x),
-        call::AGE | call::TEST_AGE | call::HARVEST => scan(number, x),
+        call::AGE => age(x),
+        call::TEST_AGE | call::HARVEST => scan(number, x),
         call::WRITE_PROTECT => Ok(Call::WriteProtect { vm: vm(x[1])?, range: range(x)? }),
         call::TABLES_RECLAIM => Ok(Call::TablesReclaim { vm: vm(x[1])?, range: range(x)? }),
         call::SPLIT | call::COLLAPSE => resize(number, x),
@@ -81,15 +82,19 @@ fn dirty(bits: u64, buffer: u64) -> Status<Option<BitSink>> {
     }
 }
 
-/// Decodes the calls that return one bit a page of the whole range.
+/// Decodes AGE.
+fn age(x: &Registers) -> Status<Call> {
+    let (vm, range, sink) = (vm(x[1])?, range(x)?, bit_sink(x)?);
+    Ok(Call::Age { vm, range, flush: age_flush(x[4] & !flags::AGE_TO_BUFFER)?, sink })
+}
+
+/// Decodes the other calls that return one bit a page of the whole range, and have no modes.
 fn scan(number: u32, x: &Registers) -> Status<Call> {
     let (vm, range, sink) = (vm(x[1])?, range(x)?, bit_sink(x)?);
-    let mode = x[4] & !flags::AGE_TO_BUFFER;
-    Ok(match (number, mode) {
-        (call::AGE, _) => Call::Age { vm, range, flush: age_flush(mode)?, sink },
-        (call::TEST_AGE, 0) => Call::TestAge { vm, range, sink },
-        (call::HARVEST, 0) => Call::Harvest { vm, range, sink },
-        _ => return Err(Error::Invalid),
+    at_most(x[4] & !flags::AGE_TO_BUFFER, 0)?;
+    Ok(match number {
+        call::TEST_AGE => Call::TestAge { vm, range, sink },
+        _ => Call::Harvest { vm, range, sink },
     })
 }
 

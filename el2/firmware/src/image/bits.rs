@@ -1,8 +1,12 @@
 //! Where a call's answer of one bit a page goes: registers x2 to x17, or a page of the host's.
+#![allow(unsafe_code)]
+
+use core::marker::PhantomData;
+use core::ops::Range;
 
 use verdigris_abi::{AGE_BUFFER_PAGES, AGE_REGISTER_PAGES, Status};
 use verdigris_core::call::{BitSink, Registers};
-use verdigris_stage2::DirtySink;
+use verdigris_stage2::{DirtySink, WordSink};
 
 use super::memory::HostPage;
 
@@ -19,12 +23,56 @@ pub fn buffer(sink: BitSink) -> Status<Option<HostPage>> {
     }
 }
 
-/// Puts a word where the caller wants it.
-#[inline]
-pub fn put(page: &mut Option<HostPage>, x: &mut Registers, index: usize, word: u64) {
-    match page {
-        Some(page) => page.write(index, word),
-        None => x[FIRST + index] = word,
+/// The words of an answer, wherever they lie: to ask for each where that is would cost as much as looking at
+/// several leaves.
+pub struct Words<'a> {
+    base: *mut u64,
+    count: usize,
+    /// Zeroes are there already. A page is zeroed by lines; a block of which nothing is to be said has eight words.
+    is_zeroed: bool,
+    _held: PhantomData<&'a mut u64>,
+}
+
+impl<'a> Words<'a> {
+    /// Makes the words of a page, or else of the registers, for an answer about so many pages.
+    #[inline]
+    pub fn new(page: &'a mut Option<HostPage>, x: &'a mut Registers, page_count: u64) -> Self {
+        let count = page_count.div_ceil(64) as usize;
+        let (base, most) = match page {
+            Some(page) => (page.zeroed(count).cast(), HostPage::WORDS),
+            None => (x[FIRST..].as_mut_ptr(), REGISTER_WORDS),
+        };
+        assert!(count <= most, "an answer has no more words than the call has pages");
+        Self { base, count, is_zeroed: page.is_some(), _held: PhantomData }
+    }
+}
+
+impl WordSink for Words<'_> {
+    #[inline]
+    fn put(&mut self, index: usize, word: u64) {
+        assert!(index < self.count, "an answer has no more words than the call has pages");
+        // SAFETY: one of `count` words at `base`, which are those of the page or of the registers that
+        // are borrowed for as long as this value lives. The host may write a page of its own meanwhile, so
+        // the store is volatile, and no reference to the word is made.
+        unsafe { self.base.add(index).write_volatile(word) };
+    }
+
+    #[inline]
+    fn fill(&mut self, indices: Range<usize>, word: u64) {
+        if word == 0 && self.is_zeroed {
+            return;
+        }
+        assert!(indices.start <= indices.end && indices.end <= self.count, "as for one word");
+        let mut index = indices.start;
+        // A block of 2 MiB has eight.
+        while indices.end - index >= 8 {
+            for index in index..index + 8 {
+                // SAFETY: as in `put`.
+                unsafe { self.base.add(index).write_volatile(word) };
+            }
+            index += 8;
+        }
+        (index..indices.end).for_each(|index| self.put(index, word));
     }
 }
 

@@ -1,7 +1,7 @@
-//! Data-cache maintenance by address, to the point of coherency.
+//! Data-cache maintenance by address, to the point of coherency; and zeroes, a block of lines at a time.
 #![allow(unsafe_code)]
 
-use verdigris_abi::Pa;
+use verdigris_abi::{PAGE_SIZE, Pa};
 
 use super::sysreg::{self, dsb_sy};
 
@@ -36,4 +36,28 @@ pub fn clean(pa: Pa, bytes: u64) {
 /// Cleans and invalidates a range of RAM.
 pub fn clean_invalidate(pa: Pa, bytes: u64) {
     by_line!("dc civac", pa, bytes);
+}
+
+/// Zeroes blocks of memory from the start of a page on, until so many bytes are zero; `false`, and nothing
+/// done, if the CPU has no instruction for it.
+///
+/// The block is a power of two of at most 2 KiB (DCZID_EL0.BS, Arm ARM DDI 0487, D24.2.38), so the last one
+/// ends within the page.
+#[inline]
+pub fn zero(page: Pa, bytes: u64) -> bool {
+    const PROHIBITED: u64 = 1 << 4;
+    let id = sysreg::read!("dczid_el0");
+    if id & PROHIBITED != 0 {
+        return false;
+    }
+    let block_bytes = 4 << (id & 0xf);
+    assert!(page.is_aligned(PAGE_SIZE) && bytes <= PAGE_SIZE, "within a page");
+    let mut at = page.0;
+    while at < page.0 + bytes {
+        // SAFETY: the caller may write the page, which is RAM, mapped at EL2 at its own address as Normal
+        // memory. What another writes there at the same time is single bytes of either.
+        unsafe { core::arch::asm!("dc zva, {}", in(reg) at, options(nostack, preserves_flags)) };
+        at += block_bytes;
+    }
+    true
 }

@@ -190,6 +190,9 @@ pub fn zero(start: Pa, count: u64) {
 pub struct HostPage(Pa);
 
 impl HostPage {
+    /// 64-bit words of a page.
+    pub const WORDS: usize = PAGE_SIZE as usize / 8;
+
     /// Takes the page. NOT_OWNER: it is not the host's.
     pub fn take(page: Pa) -> Status<Self> {
         ownership().share(page, LeafSize::Page)?;
@@ -212,8 +215,18 @@ impl HostPage {
         unsafe { word_at.write_volatile(word_at.read_volatile() | bits) };
     }
 
+    /// Zeroes the first words, and what else of their cache lines is in the page; returns where they are, for
+    /// as long as it is held. They are the host's too, so they are written by volatile stores alone.
+    pub fn zeroed(&mut self, word_count: usize) -> *mut [u64; Self::WORDS] {
+        assert!(word_count <= Self::WORDS, "a page has 512 words");
+        if !cache::zero(self.0, word_count as u64 * 8) {
+            (0..word_count).for_each(|index| self.write(index, 0));
+        }
+        self.0.0 as *mut _
+    }
+
     fn word_at(&self, index: usize) -> *mut u64 {
-        assert!(index < PAGE_SIZE as usize / 8, "a page has 512 words");
+        assert!(index < Self::WORDS, "a page has 512 words");
         (self.0.0 as *mut u64).wrapping_add(index)
     }
 }

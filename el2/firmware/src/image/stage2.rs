@@ -8,9 +8,9 @@ use verdigris_abi::{Error, Ipa, Pa, Status, WORKING_SET_BUCKETS, flags};
 use verdigris_core::call::{
     AgeFlush, BitSink, Call, IpaRange, LeafSize, MapFlags, PaRange, Registers, VmHandle,
 };
-use verdigris_stage2::{self as engine, Attributes, Level, Map, Outcome, Range};
+use verdigris_stage2::{self as engine, Attributes, Level, Map, Outcome, Range, WordSink};
 
-use super::bits::{self, Dirty};
+use super::bits::{self, Dirty, Words};
 use super::percpu::PerCpu;
 use super::vm::VmRef;
 use super::vm_env::VmEnv;
@@ -118,13 +118,20 @@ fn age(
 ) -> Status {
     let mut page = bits::buffer(sink)?;
     on_range(vm, pages, x, percpu, |at, x| {
-        let rounds = Rounds::begin(at.vm, pages);
-        at.vm.stage2.age(at.env, at.range, flush, |index, young| {
-            if let Some(rounds) = &rounds {
-                rounds.note(at.range, index, young);
-            }
-            bits::put(&mut page, x, index, young);
-        })
+        let words = Words::new(&mut page, x, at.range.page_count());
+        match Rounds::begin(at.vm, pages) {
+            None => at.vm.stage2.age(at.env, at.range, flush, words),
+            Some(rounds) => age_in_rounds(at, flush, &rounds, words),
+        }
+    })
+}
+
+/// Ages where there are working sets, apart: without them not even the question has to be asked.
+#[inline(never)]
+fn age_in_rounds(at: &At, flush: engine::AgeFlush, rounds: &Rounds, mut words: Words) -> Outcome {
+    at.vm.stage2.age(at.env, at.range, flush, |index, young| {
+        rounds.note(at.range, index, young);
+        words.put(index, young);
     })
 }
 
@@ -138,8 +145,8 @@ fn test_age(
 ) -> Status {
     let mut page = bits::buffer(sink)?;
     on_range(vm, range, x, percpu, |at, x| {
-        let put = |index, word| bits::put(&mut page, x, index, word);
-        at.vm.stage2.test_age(at.env, at.range, put)
+        let words = Words::new(&mut page, x, at.range.page_count());
+        at.vm.stage2.test_age(at.env, at.range, words)
     })
 }
 
@@ -153,8 +160,8 @@ fn harvest(
 ) -> Status {
     let mut page = bits::buffer(sink)?;
     on_range(vm, range, x, percpu, |at, x| {
-        let put = |index, word| bits::put(&mut page, x, index, word);
-        at.vm.stage2.harvest(at.env, at.range, put)
+        let words = Words::new(&mut page, x, at.range.page_count());
+        at.vm.stage2.harvest(at.env, at.range, words)
     })
 }
 

@@ -84,9 +84,20 @@ impl Shared {
         tlb: Option<Mutex<bool>>,
         has_walker: bool,
     ) -> Arc<Self> {
+        Self::empty_with(Geometry::tiny(), config, table_count, tlb, has_walker)
+    }
+
+    /// Does the same for a tree of another height.
+    pub fn empty_with(
+        geometry: Geometry,
+        config: Config,
+        table_count: usize,
+        tlb: Option<Mutex<bool>>,
+        has_walker: bool,
+    ) -> Arc<Self> {
         let table = || std::array::from_fn(|_| Entry::new(Descriptor::INVALID));
         // SAFETY: page 0 of the tables is never handed out.
-        let root = unsafe { Root::new(Pa(TABLES), Geometry::tiny()) };
+        let root = unsafe { Root::new(Pa(TABLES), geometry) };
         Arc::new(Self {
             tables: (0..table_count).map(|_| table()).collect(),
             vm: Stage2::new(root, config),

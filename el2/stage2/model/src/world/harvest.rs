@@ -32,7 +32,8 @@ impl World {
         for (first, leaf) in self.space.overlapping(start, start + done) {
             let unsure = self.is_disturbed(first, &leaf);
             let young = (!unsure).then_some(leaf.young);
-            if leaf.is_dirty() || unsure {
+            // What is only noted loses a bit of the software's, of which no TLB knows.
+            if leaf.writable || unsure {
                 self.warrant_change(&mut warrant, first, leaf.level, young);
             }
         }

@@ -23,8 +23,8 @@ pub enum Proof {
 /// The most invalidations by IPA before one of the whole VMID costs less.
 pub const MAX_TARGETED: u64 = 64;
 
-/// Runs that an operation remembers at least.
-pub const STRETCHES: u64 = 32;
+/// Runs that an operation remembers.
+pub const RUNS: u64 = 64;
 
 /// What an operation may invalidate.
 #[derive(Default)]
@@ -35,7 +35,7 @@ pub struct Warrant {
     pub all: bool,
     /// Pages on the calling CPU alone.
     pub local: Vec<u64>,
-    /// The operation remembers what it changed, up to [`STRETCHES`] runs, and invalidates at its end.
+    /// The operation remembers what it changed, up to [`RUNS`] runs, and invalidates at its end.
     pub is_gathered: bool,
 }
 
@@ -87,7 +87,7 @@ impl World {
         merge(&mut warrant.spans);
         let ranges = self.machine.settings.config.tlb_range;
         let most = if ranges { warrant.spans.len() as u64 } else { leaves };
-        warrant.all |= most > MAX_TARGETED || warrant.is_gathered && leaves > STRETCHES;
+        warrant.all |= most > MAX_TARGETED || warrant.is_gathered && leaves > RUNS;
         // Without FEAT_TLBIRANGE a table that is given back for want of a page costs everything.
         warrant.all |= record.out_of_pages;
         let mut targeted_batch = 0;

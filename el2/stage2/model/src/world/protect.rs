@@ -14,9 +14,12 @@ impl World {
         self.check_interrupted(outcome.pages, count);
         let mut warrant = Warrant { is_gathered: true, ..Warrant::none() };
         let end = start + outcome.pages;
+        // Without DBM in its descriptor, what is clean loses a bit of the software's alone.
+        let modifier = self.machine.settings.config.hd;
         for (first, leaf) in self.space.overlapping(start, end) {
-            if leaf.granted {
-                let young = (!self.is_disturbed(first, &leaf)).then_some(leaf.young);
+            let unsure = self.is_disturbed(first, &leaf);
+            if leaf.granted && (leaf.writable || modifier || unsure) {
+                let young = (!unsure).then_some(leaf.young);
                 self.warrant_change(&mut warrant, first, leaf.level, young);
             }
         }
