@@ -215,7 +215,7 @@ fn overlapping_sets_are_not_made_at_once() {
 /// The slot is taken by another set while a call that found the old one is about to end it.
 #[test]
 fn an_end_is_of_the_set_that_it_names() {
-    loom::model(|| {
+    model(|| {
         let machine = Machine::new(Mistake::None);
         machine.create();
         let other = machine.clone();
