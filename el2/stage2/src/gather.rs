@@ -80,17 +80,17 @@ pub(crate) struct Gathered {
     count: usize,
     is_counting: bool,
     leaves: u64,
-    /// How many of these a TLB may hold as they were.
-    changed: u64,
-    /// How many of those were young.
-    young: u64,
+    /// How many of these lost bits of the software's alone.
+    quiet: u64,
+    /// How many of the others were old.
+    old: u64,
 }
 
 impl Gathered {
     /// Remembers what is added.
     pub(crate) const fn new() -> Self {
         let (last, next, before, count) = (Run(0), Run(u64::MAX), None, 0);
-        Self { last, next, before, count, is_counting: false, leaves: 0, changed: 0, young: 0 }
+        Self { last, next, before, count, is_counting: false, leaves: 0, quiet: 0, old: 0 }
     }
 
     /// Counts what is added, for a call that invalidates nothing, or everything.
@@ -108,25 +108,26 @@ impl Gathered {
     #[inline(always)]
     pub(crate) fn add(&mut self, start: Ipa, level: Level, swept: Swept) -> u64 {
         let Swept { hit, young, .. } = swept;
-        if hit != 0 {
-            let count = count_ones(hit);
-            self.leaves += count;
-            if swept.quiet != 0 || young != hit {
-                self.changed += count_ones(swept.changed());
-                self.young += count_ones(young & !swept.quiet);
-            } else {
-                (self.changed, self.young) = (self.changed + count, self.young + count);
+        if hit == u64::MAX && young == hit && swept.quiet == 0 {
+            self.leaves += 64;
+            if !self.is_counting {
+                self.push(Run::at(start.page(), level, true), 64, level);
             }
-            if self.is_counting {
-                return hit;
-            }
-            if hit == u64::MAX && swept.quiet == 0 && (young == hit || young == 0) {
-                self.push(Run::at(start.page(), level, young != 0), 64, level);
-            } else {
-                self.remember(start, level, swept.changed(), young & !swept.quiet);
-            }
+        } else if hit != 0 {
+            self.add_some(start, level, swept);
         }
         hit
+    }
+
+    #[inline(always)]
+    fn add_some(&mut self, start: Ipa, level: Level, swept: Swept) {
+        let (changed, young) = (swept.changed(), swept.young & !swept.quiet);
+        self.leaves += count_ones(swept.hit);
+        self.quiet += count_ones(swept.quiet);
+        self.old += count_ones(changed & !young);
+        if !self.is_counting {
+            self.remember(start, level, changed, young);
+        }
     }
 
     #[inline(never)]
@@ -167,7 +168,7 @@ impl Gathered {
 
     /// Invalidates what was changed, young or not.
     pub(crate) fn flush<E: Env>(&self, env: &E, stage2: &Stage2) {
-        if self.changed != 0 {
+        if self.leaves != 0 {
             self.flush_some(env, stage2, |_| true);
         }
     }
@@ -178,12 +179,13 @@ impl Gathered {
     /// proof an invalidation of the whole VM makes one, unless a pass is under way. Between the caller's
     /// `batches.begin` and `finish`.
     pub(crate) fn flush_changed<E: Env>(&self, env: &E, stage2: &Stage2) {
-        if self.changed == 0 || weakened(Weakness::AnswerEarly) {
+        let changed = self.leaves - self.quiet;
+        if changed == 0 || weakened(Weakness::AnswerEarly) {
             return;
         }
-        let (skip, old) = (stage2.config.skip, self.changed - self.young);
+        let (skip, old) = (stage2.config.skip, self.old);
         let left_out = if skip && old != 0 && stage2.epoch.proves_absence() { old } else { 0 };
-        let named = self.changed - left_out;
+        let named = changed - left_out;
         if named == 0 {
             // What was taken is taken for every walk that begins after this.
             env.dsb_ish();
