@@ -22,24 +22,19 @@ const OWNER_HYPERVISOR: u32 = 6;
 const SVE_HINT: u32 = 1 << 16;
 
 /// Answers a call by HVC or SMC.
+///
+/// Whatever takes more than a few instructions is out of line and comes last: so this has no frame.
 #[inline]
 pub fn dispatch(frame: &mut Frame, percpu: &PerCpu) {
     let function = frame.x[0] as u32 & !SVE_HINT;
-    if function >> 24 & 0x3f != OWNER_HYPERVISOR {
-        return power::dispatch(frame, percpu);
-    }
     let x: &mut Registers = frame.x.first_chunk_mut().expect("a frame holds x0 to x17");
     match function {
+        call::VCPU_RUN => vcpu::answer_run(x, percpu),
         // These two return their first result in x0, and can't fail.
         call::UID => x[..4].copy_from_slice(&UID.map(u64::from)),
         call::REVISION => x[..2].copy_from_slice(&[VERSION.0.into(), VERSION.1.into()]),
-        call::VCPU_RUN => {
-            if log_enabled!(Level::Trace) {
-                trace_call(x, percpu);
-            }
-            vcpu::answer_run(x, percpu);
-        }
-        _ => decode(x, percpu),
+        _ if function >> 24 & 0x3f == OWNER_HYPERVISOR => decode(x, percpu),
+        _ => power::dispatch(frame, percpu),
     }
 }
 
@@ -63,8 +58,10 @@ fn decode(x: &mut Registers, percpu: &PerCpu) {
     x[0] = status.map_or_else(|error| error.code() as u64, |()| 0);
 }
 
+/// Traces a call. Out of line, as the decision whether to: a call that isn't traced pays for a load.
 #[cold]
-fn trace_call(x: &Registers, percpu: &PerCpu) {
+#[inline(never)]
+pub fn trace_call(x: &Registers, percpu: &PerCpu) {
     trace!("CPU {}: call {:#x} with {:x?}", percpu.index.get(), x[0], &x[1..7]);
 }
 

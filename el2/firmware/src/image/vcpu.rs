@@ -9,6 +9,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, Readable, SPSR_EL2};
+use log::LevelFilter;
 use verdigris_abi::{Error, ExitReason, Ipa, PAGE_SIZE, Pa, Stat, Status};
 use verdigris_core::call::{Call, Registers, VcpuHandle};
 use verdigris_core::esr::{Abort, FaultStatus, Syndrome};
@@ -23,7 +24,7 @@ use super::presence::Stay;
 use super::switch::World;
 use super::vm::{Held, Vm};
 use super::vm_env::VmEnv;
-use super::{boot, crash, memory, sysreg, tlb};
+use super::{boot, crash, hypercall, memory, sysreg, tlb};
 
 /// log2 of the number of pages of a vCPU's region.
 pub const REGION_ORDER: u32 = 0;
@@ -123,6 +124,9 @@ fn machine<'a>(vm: &Vm, percpu: &'a PerCpu) -> Machine<'a> {
 /// Answers VCPU_RUN: runs a vCPU on this CPU until the host is needed, and writes why to x1 and on.
 #[inline(never)]
 pub fn answer_run(x: &mut Registers, percpu: &PerCpu) {
+    if log::max_level() == LevelFilter::Trace {
+        hypercall::trace_call(x, percpu);
+    }
     x[0] = match run(x, percpu) {
         Ok(()) => 0,
         Err(error) => error.code() as u64,
