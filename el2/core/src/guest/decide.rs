@@ -86,19 +86,24 @@ const SVE_HINT: u32 = 1 << 16;
 #[inline(always)]
 pub fn call_exit(immediate: u16, is_smc: bool, context: &Context) -> ExitRecord {
     let x = &context.general.x;
-    let shutdown = |how| ExitRecord::new(ExitReason::Shutdown).with(2, how);
-    match (immediate, x[0] as u32 & !SVE_HINT) {
-        (0, PSCI_SYSTEM_OFF) => shutdown(flags::SHUTDOWN_OFF),
-        (0, PSCI_SYSTEM_RESET) => shutdown(flags::SHUTDOWN_RESET),
-        _ => {
-            // Word by word, as in `ExitRecord::put`.
-            let [x0, x1, x2, x3, x4, x5, x6, x7, ..] = *x;
-            let (immediate, is_smc) = (immediate.into(), is_smc.into());
-            let words = [x0, x1, x2, x3, x4, x5, x6, x7, immediate, is_smc, 0, 0, 0, 0, 0, 0];
-            ExitRecord { reason: ExitReason::Hypercall, words }
-        }
+    // The two identifiers that mean something differ in bit 0 alone: nearly all calls are past this.
+    if immediate == 0 && x[0] as u32 & !(SVE_HINT | 1) == PSCI_SYSTEM_OFF {
+        return shutdown_exit(x[0] as u32 & !SVE_HINT);
     }
+    // Word by word, as in `ExitRecord::put`.
+    let [x0, x1, x2, x3, x4, x5, x6, x7, ..] = *x;
+    let (immediate, is_smc) = (immediate.into(), is_smc.into());
+    let words = [x0, x1, x2, x3, x4, x5, x6, x7, immediate, is_smc, 0, 0, 0, 0, 0, 0];
+    ExitRecord { reason: ExitReason::Hypercall, words }
 }
+
+#[cold]
+fn shutdown_exit(function: u32) -> ExitRecord {
+    let how = if function == PSCI_SYSTEM_OFF { flags::SHUTDOWN_OFF } else { flags::SHUTDOWN_RESET };
+    ExitRecord::new(ExitReason::Shutdown).with(2, how)
+}
+
+const _: () = assert!(PSCI_SYSTEM_OFF & 1 == 0 && PSCI_SYSTEM_RESET == PSCI_SYSTEM_OFF | 1);
 
 /// Emulates an access to a system register as its row says; without a row it is UNDEFINED.
 fn system(access: SystemAccess, context: &mut Context, machine: &Machine) -> Outcome {

@@ -10,7 +10,8 @@ use crate::cpu::IdRegisters;
 ///
 /// The callback gets rows `Group Name "asm" [op0, op1, CRn, CRm, op2] = reset;` in the order of the
 /// places. The assembler's name is the generic one where an assembler for Armv8.0 knows no other.
-/// Registers are moved two at a time, so each group but the last has an even number of rows.
+/// Registers are moved two at a time where two that follow each other, from an even place on, are of one
+/// group.
 #[macro_export]
 macro_rules! for_each_switched {
     ($callback:ident) => {
@@ -23,13 +24,10 @@ macro_rules! for_each_switched {
             Base Spsr "SPSR_EL1" [3, 0, 4, 0, 0] = 0;
             Base Elr "ELR_EL1" [3, 0, 4, 0, 1] = 0;
             Base SpEl1 "SP_EL1" [3, 4, 4, 1, 0] = 0;
-            Base Afsr0 "AFSR0_EL1" [3, 0, 5, 1, 0] = 0;
-            Base Afsr1 "AFSR1_EL1" [3, 0, 5, 1, 1] = 0;
             Base Esr "ESR_EL1" [3, 0, 5, 2, 0] = 0;
             Base Far "FAR_EL1" [3, 0, 6, 0, 0] = 0;
             Base Par "PAR_EL1" [3, 0, 7, 4, 0] = 0;
             Base Mair "MAIR_EL1" [3, 0, 10, 2, 0] = 0;
-            Base Amair "AMAIR_EL1" [3, 0, 10, 3, 0] = 0;
             Base Vbar "VBAR_EL1" [3, 0, 12, 0, 0] = 0;
             Base Contextidr "CONTEXTIDR_EL1" [3, 0, 13, 0, 1] = 0;
             Base TpidrEl1 "TPIDR_EL1" [3, 0, 13, 0, 4] = 0;
@@ -39,6 +37,7 @@ macro_rules! for_each_switched {
             Base Cntkctl "CNTKCTL_EL1" [3, 0, 14, 1, 0] = 0;
             Base CntvCtl "CNTV_CTL_EL0" [3, 3, 14, 3, 1] = 0;
             Base CntvCval "CNTV_CVAL_EL0" [3, 3, 14, 3, 2] = 0;
+            Virtual Cntvoff "CNTVOFF_EL2" [3, 4, 14, 0, 3] = 0;
             SigningKey ApiaLo "S3_0_C2_C1_0" [3, 0, 2, 1, 0] = 0;
             SigningKey ApiaHi "S3_0_C2_C1_1" [3, 0, 2, 1, 1] = 0;
             PointerAuth ApibLo "S3_0_C2_C1_2" [3, 0, 2, 1, 2] = 0;
@@ -51,9 +50,11 @@ macro_rules! for_each_switched {
             PointerAuth ApgaHi "S3_0_C2_C3_1" [3, 0, 2, 3, 1] = 0;
             Ras Vdisr "S3_4_C12_C1_1" [3, 4, 12, 1, 1] = 0;
             Ras Vsesr "S3_4_C5_C2_3" [3, 4, 5, 2, 3] = 0;
-            Virtual Cntvoff "CNTVOFF_EL2" [3, 4, 14, 0, 3] = 0;
             Virtual Vpidr "VPIDR_EL2" [3, 4, 0, 0, 0] = 0;
             Virtual Vmpidr "VMPIDR_EL2" [3, 4, 0, 0, 5] = 0x8000_0000;
+            Auxiliary Afsr0 "AFSR0_EL1" [3, 0, 5, 1, 0] = 0;
+            Auxiliary Afsr1 "AFSR1_EL1" [3, 0, 5, 1, 1] = 0;
+            Auxiliary Amair "AMAIR_EL1" [3, 0, 10, 3, 0] = 0;
         }
     };
 }
@@ -73,13 +74,16 @@ pub enum Group {
     Ras,
     /// What EL2 tells a guest of itself, and no guest can write: never saved.
     Virtual,
+    /// Those whose meaning is a part's own. Many parts have none, and then the registers hold nothing
+    /// (Arm ARM D24.2, AFSR0_EL1, AFSR1_EL1, AMAIR_EL1: RES0 where not implemented).
+    Auxiliary,
 }
 
 impl Group {
     /// Tells whether a CPU has the registers of the group.
     pub const fn is_present(self, id: &IdRegisters) -> bool {
         match self {
-            Self::Walks | Self::Base | Self::Virtual => true,
+            Self::Walks | Self::Base | Self::Virtual | Self::Auxiliary => true,
             Self::SigningKey | Self::PointerAuth => id.has_pauth(),
             Self::Ras => id.has_ras(),
         }

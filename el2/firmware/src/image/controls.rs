@@ -44,7 +44,11 @@ macro_rules! for_each_optional {
 
 /// How many there are.
 const OPTIONAL_COUNT: usize = 16;
-/// The registers behind the first four, as bits.
+/// The first two, as bits: a CPU has both or none, so they are written together.
+const INTERRUPTS: u32 = 0b11;
+/// The two behind these; likewise.
+const FINE: u32 = 0b1100;
+/// All others.
 const SELDOM: u32 = !0xf;
 
 /// The control registers of one side, host or guest, ready to be written to one CPU.
@@ -103,13 +107,18 @@ impl Prepared {
 
     fn new(controls: &Controls, vectors: u64, which: [bool; OPTIONAL_COUNT]) -> Self {
         let Controls { hcr, cptr, mdcr, cnthctl, .. } = *controls;
+        let optional = optional(controls);
         let bits = which.iter().enumerate().map(|(number, &set)| u32::from(set) << number);
-        Self {
-            always: [hcr, cptr, mdcr, cnthctl],
-            vectors,
-            which: bits.sum(),
-            optional: optional(controls).map(Option::unwrap_or_default),
+        let mut which: u32 = bits.sum();
+        for pair in [INTERRUPTS, FINE] {
+            let first = pair.trailing_zeros() as usize;
+            assert_eq!(optional[first].is_some(), optional[first + 1].is_some(), "both or none");
+            if which & pair != 0 {
+                which |= pair;
+            }
         }
+        let optional = optional.map(Option::unwrap_or_default);
+        Self { always: [hcr, cptr, mdcr, cnthctl], vectors, which, optional }
     }
 
     /// Writes them. They are in force after the next ISB or ERET.
@@ -126,7 +135,12 @@ impl Prepared {
             write!("mdcr_el2", mdcr);
             write!("cnthctl_el2", cnthctl);
             write!("vbar_el2", self.vectors);
-            self.write_optional(which & !SELDOM);
+            if which & INTERRUPTS != 0 {
+                self.write_optional(INTERRUPTS);
+            }
+            if which & FINE != 0 {
+                self.write_optional(FINE);
+            }
             if which & SELDOM != 0 {
                 self.write_optional(which & SELDOM);
             }

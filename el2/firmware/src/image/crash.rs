@@ -45,7 +45,7 @@ pub extern "C" fn from_vector(percpu: &PerCpu, kind: u64) -> ! {
         "\nverdigris: crash: {} from {} on CPU {}: {}",
         KINDS[kind as usize & 3],
         SOURCES[kind as usize >> 2 & 3],
-        percpu.index.get(),
+        percpu.index(),
         class_name(esr),
     );
     let _ = writeln!(
@@ -73,7 +73,7 @@ fn from_panic(info: &PanicInfo) -> ! {
     begin();
     let percpu = percpu::this();
     let mut out = console::unlocked();
-    let _ = writeln!(out, "\nverdigris: crash: panic on CPU {}: {info}", percpu.index.get());
+    let _ = writeln!(out, "\nverdigris: crash: panic on CPU {}: {info}", percpu.index());
     write_backtrace(&mut out, percpu, frame, None);
     stop(&mut out)
 }

@@ -30,7 +30,7 @@ pub extern "C" fn guest_fault(syndrome: u64, percpu: &PerCpu) -> bool {
         (FaultKind::Permission, wanted(&abort), denied_ipa(&abort))
     };
     let (Some(ipa), Some(vm)) = (ipa, percpu.running.get()) else { return false };
-    let _stay = Stay::begin(percpu.index.get());
+    let _stay = Stay::begin(percpu.index());
     vm.stage2.resolve_quickly(&VmEnv::new(vm, percpu), ipa, access, kind)
 }
 

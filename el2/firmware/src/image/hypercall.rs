@@ -62,13 +62,13 @@ fn decode(x: &mut Registers, percpu: &PerCpu) {
 #[cold]
 #[inline(never)]
 pub fn trace_call(x: &Registers, percpu: &PerCpu) {
-    trace!("CPU {}: call {:#x} with {:x?}", percpu.index.get(), x[0], &x[1..7]);
+    trace!("CPU {}: call {:#x} with {:x?}", percpu.index(), x[0], &x[1..7]);
 }
 
 #[cold]
 fn trace_status(function: u32, status: Status, percpu: &PerCpu) {
     if let Err(error) = status {
-        trace!("CPU {}: call {function:#x}: {error}", percpu.index.get());
+        trace!("CPU {}: call {function:#x}: {error}", percpu.index());
     }
 }
 

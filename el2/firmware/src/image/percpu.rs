@@ -5,9 +5,11 @@
 #![allow(unsafe_code)]
 
 use core::cell::{Cell, UnsafeCell};
+use core::hint;
 use core::mem::offset_of;
 
 use spin::Once;
+use verdigris_abi::MAX_CPUS;
 
 use super::switch::HostState;
 use super::sysreg;
@@ -41,8 +43,8 @@ pub struct PerCpu {
     /// What the host has in the CPU, while a guest runs there: near enough to the beginning that its
     /// registers are moved in pairs.
     pub host: HostState,
-    /// Its number: 0 is the CPU that booted.
-    pub index: Cell<usize>,
+    /// Its number.
+    index: Cell<usize>,
     /// The VM that runs on it: what a fault of its guest asks.
     pub running: Cell<Option<&'static Vm>>,
     /// Registers at a crash.
@@ -88,6 +90,21 @@ impl PerCpu {
             fp_area: Cell::new(0),
             cpu: Once::new(),
         }
+    }
+
+    /// Gives the CPU its number, before it runs.
+    pub fn set_index(&self, index: usize) {
+        assert!(index < MAX_CPUS as usize, "CPUs beyond the last are never prepared");
+        self.index.set(index);
+    }
+
+    /// Returns its number: 0 is the CPU that booted. It is below [`MAX_CPUS`].
+    #[inline(always)]
+    pub fn index(&self) -> usize {
+        let index = self.index.get();
+        // SAFETY: `new` and `set_index` alone write it, and the latter asserts this.
+        unsafe { hint::assert_unchecked(index < MAX_CPUS as usize) };
+        index
     }
 
     /// Returns what the CPU's ID registers amount to.

@@ -67,7 +67,7 @@ pub fn init(machine: &Machine, boot: &'static PerCpu) -> Result<(), &'static str
     let own = boot.affinity.get();
     for (index, cpu) in machine.cpus.iter().enumerate() {
         let percpu = if cpu.mpidr == own { boot } else { new_cpu(index, cpu.mpidr)? };
-        percpu.index.set(index);
+        percpu.set_index(index);
         let area = memory::pool().take(boot::FP_AREA_PAGES).ok_or(NO_MEMORY)?;
         percpu.fp_area.set(area.0);
         CPUS[index].store(ptr::from_ref(percpu).cast_mut(), Ordering::Relaxed);
@@ -113,9 +113,9 @@ fn new_stack(slot: u64) -> Option<u64> {
 
 /// Switches a CPU off that can't run beside the others.
 pub fn refuse(percpu: &PerCpu, reason: impl Display) -> ! {
-    error!("CPU {} can't run beside the others: {reason}", percpu.index.get());
-    POWER[percpu.index.get()].take();
-    POWER[percpu.index.get()].go_off();
+    error!("CPU {} can't run beside the others: {reason}", percpu.index());
+    POWER[percpu.index()].take();
+    POWER[percpu.index()].go_off();
     smc(psci::CPU_OFF.into(), [0; 3]);
     sysreg::halt()
 }
@@ -160,7 +160,7 @@ fn cpu(index: usize) -> &'static PerCpu {
 
 /// Tells where a CPU that was switched on, or that wakes up, enters the host.
 pub fn arrived(percpu: &PerCpu) -> Start {
-    let start = POWER[percpu.index.get()].take();
+    let start = POWER[percpu.index()].take();
     start.expect("a CPU starts only when the host has asked for it")
 }
 
@@ -168,7 +168,7 @@ pub fn arrived(percpu: &PerCpu) -> Start {
 #[inline(never)]
 pub fn dispatch(frame: &mut Frame, percpu: &PerCpu) {
     let [x0, x1, x2, x3] = [frame.x[0], frame.x[1], frame.x[2], frame.x[3]];
-    let own = &POWER[percpu.index.get()];
+    let own = &POWER[percpu.index()];
     let below = BELOW.get().expect("the firmware below is asked at boot");
     if !HAS_PSCI.load(Ordering::Relaxed) {
         frame.x[0] = Return::NotSupported.value();

@@ -49,10 +49,14 @@ macro_rules! save_pairs {
     (@rows $to:ident) => {};
     (@rows $to:ident $group:ident $a:ident $asm_a:literal $code_a:tt = $reset_a:literal;
             $same:ident $b:ident $asm_b:literal $code_b:tt = $reset_b:literal; $($rest:tt)*) => {
-        if Group::$group as usize == GROUP {
+        if Group::$group as usize == GROUP && Group::$same as usize == GROUP {
             let (a, b) = (sysreg::read!($asm_a), sysreg::read!($asm_b));
             $to[Slot::$a as usize].set(a);
             $to[Slot::$b as usize].set(b);
+        } else if Group::$group as usize == GROUP {
+            $to[Slot::$a as usize].set(sysreg::read!($asm_a));
+        } else if Group::$same as usize == GROUP {
+            $to[Slot::$b as usize].set(sysreg::read!($asm_b));
         }
         save_pairs!(@rows $to $($rest)*);
     };
@@ -74,11 +78,13 @@ macro_rules! load_pairs {
     (@rows $from:ident) => {};
     (@rows $from:ident $group:ident $a:ident $asm_a:literal $code_a:tt = $reset_a:literal;
             $same:ident $b:ident $asm_b:literal $code_b:tt = $reset_b:literal; $($rest:tt)*) => {
-        if Group::$group as usize == GROUP {
-            let (a, b) = ($from[Slot::$a as usize].get(), $from[Slot::$b as usize].get());
-            // SAFETY: the caller's word; registers of EL1, or of EL2 that speak of EL1.
-            unsafe {
+        let (a, b) = ($from[Slot::$a as usize].get(), $from[Slot::$b as usize].get());
+        // SAFETY: the caller's word; registers of EL1, or of EL2 that speak of EL1.
+        unsafe {
+            if Group::$group as usize == GROUP {
                 sysreg::write!($asm_a, a);
+            }
+            if Group::$same as usize == GROUP {
                 sysreg::write!($asm_b, b);
             }
         }
@@ -108,6 +114,7 @@ const BASE: usize = Group::Base as usize;
 const POINTER_AUTH: usize = Group::PointerAuth as usize;
 const RAS: usize = Group::Ras as usize;
 const VIRTUAL: usize = Group::Virtual as usize;
+const AUXILIARY: usize = Group::Auxiliary as usize;
 
 /// What the switch does on a CPU beside what it does on all, as bits: one load answers all questions.
 #[derive(Clone, Copy)]
@@ -122,8 +129,10 @@ impl Parts {
     const WALKS_OFF: u32 = 1 << 3;
     /// The host may be in streaming mode.
     const STREAMING: u32 = 1 << 4;
+    /// The part has something in its auxiliary registers.
+    const AUXILIARY: u32 = 1 << 5;
 
-    /// Finds them.
+    /// Finds them, on the CPU itself.
     pub fn of(id: &IdRegisters, fixed: &Fixed, selection: &CpuSelection) -> Self {
         let parts = [
             (Group::PointerAuth.is_present(id), Self::POINTER_AUTH),
@@ -131,6 +140,7 @@ impl Parts {
             (profiling::is_present(id, fixed), Self::RECORDS),
             (selection.errata.speculative_at, Self::WALKS_OFF),
             (id.has_sme(), Self::STREAMING),
+            (has_auxiliary(), Self::AUXILIARY),
         ];
         Self(parts.iter().filter(|(has, _)| *has).fold(0, |bits, (_, bit)| bits | bit))
     }
@@ -143,6 +153,26 @@ impl Parts {
     pub fn is_host_streaming(self) -> bool {
         self.has(Self::STREAMING) && sysreg::read!("s3_3_c4_c2_2") & 1 != 0
     }
+}
+
+/// Tells whether a bit of a register can be set, and leaves the register as it was.
+macro_rules! holds_anything {
+    ($name:literal) => {{
+        let saved = sysreg::read!($name);
+        // SAFETY: a register of EL1, which doesn't run meanwhile.
+        unsafe { sysreg::write!($name, u64::MAX) };
+        let ones = sysreg::read!($name);
+        // SAFETY: what was there before.
+        unsafe { sysreg::write!($name, saved) };
+        ones != 0
+    }};
+}
+
+/// Tells whether this CPU has anything in its auxiliary registers, which no ID register says.
+fn has_auxiliary() -> bool {
+    let has =
+        [holds_anything!("afsr0_el1"), holds_anything!("afsr1_el1"), holds_anything!("amair_el1")];
+    has.contains(&true)
 }
 
 /// What the host has in a CPU, while a guest runs there. The registers come first, where they are
@@ -187,9 +217,14 @@ pub struct World<'a> {
     host_mdscr: u64,
     /// Where the host goes on: ELR_EL2 and SPSR_EL2.
     host_return: [u64; 2],
-    fp_loaded: bool,
-    debug_loaded: bool,
+    /// What the guest has in the CPU beside the rest: bits of [`FP`] and [`DEBUG`].
+    lazily_loaded: u8,
 }
+
+/// The FP/SIMD registers.
+const FP: u8 = 1 << 0;
+/// The debug registers.
+const DEBUG: u8 = 1 << 1;
 
 impl<'a> World<'a> {
     /// Makes this CPU the guest's, up to its general registers, and its debug registers where it has
@@ -209,8 +244,7 @@ impl<'a> World<'a> {
             host_sp_el0: sysreg::read!("sp_el0"),
             host_mdscr: sysreg::read!("mdscr_el1"),
             host_return: [ELR_EL2.get(), SPSR_EL2.get()],
-            fp_loaded: false,
-            debug_loaded: false,
+            lazily_loaded: 0,
         };
         if cpu.parts.has(Parts::RECORDS) {
             percpu.host.profiling.set(Stopped::begin(&cpu.id, &cpu.fixed));
@@ -231,7 +265,7 @@ impl<'a> World<'a> {
             sysreg::write!("mdscr_el1", context.debug.hardware_mdscr());
             cpu.to_guest.write();
         }
-        if vm.last_vcpu[percpu.index.get()].replace(entered, vcpu_index) {
+        if vm.last_vcpu[percpu.index()].replace(entered, vcpu_index) {
             forget_the_last_vcpu();
         }
         world
@@ -247,11 +281,8 @@ impl<'a> World<'a> {
             save_group::<RAS>(registers);
         }
         context.general.sp_el0 = sysreg::read!("sp_el0");
-        if self.fp_loaded {
-            self.give_fp_back(&mut context.fp);
-        }
-        if self.debug_loaded {
-            debug_regs::load(&percpu.host.debug.get(), &self.cpu.id);
+        if self.lazily_loaded != 0 {
+            self.leave_lazy(context);
         }
         // SAFETY: what the host had, after all of the guest's is saved.
         unsafe {
@@ -273,6 +304,17 @@ impl<'a> World<'a> {
         // The slot is given up after VTTBR_EL2 names the host for certain.
         sysreg::isb();
         vmids::leave(percpu);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave_lazy(&self, context: &mut Context) {
+        if self.lazily_loaded & FP != 0 {
+            self.give_fp_back(&mut context.fp);
+        }
+        if self.lazily_loaded & DEBUG != 0 {
+            debug_regs::load(&self.percpu.host.debug.get(), &self.cpu.id);
+        }
     }
 
     /// Gives the guest an exception: writes the live registers of its EL1.
@@ -302,7 +344,7 @@ impl<'a> World<'a> {
     /// Loads the guest's FP/SIMD registers at their first use in a run.
     pub fn load_fp(&mut self, fp: &FpRegisters) {
         // A second time would save the guest's registers as the host's.
-        assert!(!self.fp_loaded, "a guest's FP registers trap once in a run");
+        assert!(self.lazily_loaded & FP == 0, "a guest's FP registers trap once in a run");
         self.vm.count(Stat::FpSwitches, 1);
         // SAFETY: EL2 alone runs; with the host's traps it may use all registers that the CPU has.
         unsafe {
@@ -315,7 +357,7 @@ impl<'a> World<'a> {
         // SAFETY: as above; from here on the guest uses FP/SIMD without a trap.
         unsafe { sysreg::write!("cptr_el2", untrapped) };
         sysreg::isb();
-        self.fp_loaded = true;
+        self.lazily_loaded |= FP;
     }
 
     fn give_fp_back(&self, fp: &mut FpRegisters) {
@@ -329,14 +371,16 @@ impl<'a> World<'a> {
     }
 
     /// Makes the CPU's debug registers follow the guest's, after the guest changed them.
+    #[cold]
+    #[inline(never)]
     pub fn load_debug(&mut self, debug: &DebugRegisters) {
         let id = &self.cpu.id;
         // SAFETY: MDSCR_EL1 is the guest's while it runs.
         unsafe { sysreg::write!("mdscr_el1", debug.hardware_mdscr()) };
         if debug.is_active() {
-            if !self.debug_loaded {
+            if self.lazily_loaded & DEBUG == 0 {
                 self.percpu.host.debug.set(debug_regs::save(id));
-                self.debug_loaded = true;
+                self.lazily_loaded |= DEBUG;
             }
             debug_regs::load(debug, id);
         }
@@ -351,6 +395,9 @@ fn save(to: &Registers, parts: Parts) {
     save_group::<BASE>(to);
     if parts.has(Parts::POINTER_AUTH) {
         save_group::<POINTER_AUTH>(to);
+    }
+    if parts.has(Parts::AUXILIARY) {
+        save_group::<AUXILIARY>(to);
     }
 }
 
@@ -375,6 +422,9 @@ unsafe fn load(stage2: tlb::Context, registers: &Registers, other: &Registers, p
         load_group::<BASE>(registers);
         if parts.has(Parts::POINTER_AUTH) {
             load_group::<POINTER_AUTH>(registers);
+        }
+        if parts.has(Parts::AUXILIARY) {
+            load_group::<AUXILIARY>(registers);
         }
         load_group::<VIRTUAL>(registers);
         if walks_off {

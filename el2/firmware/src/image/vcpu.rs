@@ -268,7 +268,7 @@ impl Runner<'_, '_> {
             *pending = Some(fault);
             return Some(ExitRecord::fault(&fault, ipa, self.vm.stage2.sequence()));
         }
-        let _stay = Stay::begin(self.percpu.index.get());
+        let _stay = Stay::begin(self.percpu.index());
         let env = VmEnv::new(self.vm, self.percpu);
         match self.vm.stage2.resolve_fault(&env, ipa, wanted(&fault.abort), kind) {
             Resolution::Resolved | Resolution::Spurious => None,

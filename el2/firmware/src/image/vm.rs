@@ -83,7 +83,10 @@ fn slot(handle: VmHandle) -> &'static Slot {
 
 /// A count in the slot of a live VM, which keeps it from ending. Who has no more than this reads no
 /// table: a guest may run.
-pub struct Held(&'static Vm);
+pub struct Held {
+    vm: &'static Vm,
+    slot: &'static Slot,
+}
 
 impl Held {
     /// Finds a live VM.
@@ -96,19 +99,20 @@ impl Held {
             .map_err(|_| Error::NoEntry)?;
         // SAFETY: the slot is live, so its address is that of an initialised `Vm`, and the count that
         // was just taken keeps it there.
-        Ok(Self(unsafe { &*(slot.address.load(Ordering::Relaxed) as *const Vm) }))
+        let vm = unsafe { &*(slot.address.load(Ordering::Relaxed) as *const Vm) };
+        Ok(Self { vm, slot })
     }
 
     /// Returns the VM, which lives as long as this.
     pub fn vm(&self) -> &'static Vm {
-        self.0
+        self.vm
     }
 }
 
 impl Drop for Held {
     #[inline]
     fn drop(&mut self) {
-        slot(self.0.handle).state.fetch_sub(1, Ordering::Release);
+        self.slot.state.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -123,7 +127,7 @@ impl VmRef {
     /// Finds a live VM and begins a stay inside EL2.
     pub fn get(handle: VmHandle, percpu: &PerCpu) -> Status<Self> {
         let held = Held::get(handle)?;
-        Ok(Self { _stay: Stay::begin(percpu.index.get()), held })
+        Ok(Self { _stay: Stay::begin(percpu.index()), held })
     }
 }
 
@@ -131,7 +135,7 @@ impl Deref for VmRef {
     type Target = Vm;
 
     fn deref(&self) -> &Vm {
-        self.held.0
+        self.held.vm
     }
 }
 
@@ -347,7 +351,7 @@ impl Vm {
         let pages = self.stage2.root().geometry().ipa_bytes() / PAGE_SIZE;
         let env = VmEnv::new(self, percpu);
         let unmapped = {
-            let _stay = Stay::begin(percpu.index.get());
+            let _stay = Stay::begin(percpu.index());
             let all = self.stage2.range(Ipa(0), pages).expect("all of the IPA space is a range");
             // One invalidation of everything, however many calls it takes: its mark covers every
             // table, so that all of them are unlinked. Marks of a host that died are in nobody's way.
@@ -363,7 +367,7 @@ impl Vm {
         // What was retired in one stay comes free in a later one.
         unmapped
             && (0..4).any(|_| {
-                let _stay = Stay::begin(percpu.index.get());
+                let _stay = Stay::begin(percpu.index());
                 self.stage2.reap(&env)
             })
     }

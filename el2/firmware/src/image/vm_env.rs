@@ -138,7 +138,7 @@ impl Cache for VmEnv<'_> {
 
 impl Cpus for VmEnv<'_> {
     fn this_cpu(&self) -> usize {
-        self.percpu.index.get()
+        self.percpu.index()
     }
 
     fn cpu_count(&self) -> usize {

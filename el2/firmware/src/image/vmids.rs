@@ -53,7 +53,7 @@ impl Tlbs for AllTlbs {
 /// Makes this CPU one that runs the VM.
 #[inline]
 pub fn enter(percpu: &PerCpu, vm: &Vm) -> Entered {
-    VMIDS.enter(percpu.index.get(), &vm.vmid, || POOL.lock(), &AllTlbs)
+    VMIDS.enter(percpu.index(), &vm.vmid, || POOL.lock(), &AllTlbs)
 }
 
 /// Returns the VM's stage 2 as this CPU walks it.
@@ -64,5 +64,5 @@ pub fn context(vm: &Vm, entered: Entered, cpu: &Cpu) -> Context {
 
 /// Marks that this CPU runs no guest; the host's stage 2 is in force, and an ISB came after that.
 pub fn leave(percpu: &PerCpu) {
-    VMIDS.leave(percpu.index.get());
+    VMIDS.leave(percpu.index());
 }

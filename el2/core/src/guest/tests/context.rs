@@ -87,17 +87,10 @@ fn groups_follow_the_id_registers() {
     assert!(Group::PointerAuth.is_present(&PART) && Group::Ras.is_present(&PART));
     assert_eq!(Slot::ApgaHi.group(), Group::PointerAuth);
     assert_eq!((Slot::Vdisr.group(), Slot::Sctlr.group()), (Group::Ras, Group::Walks));
-    for always in [Group::Walks, Group::Virtual] {
+    for always in [Group::Walks, Group::Virtual, Group::Auxiliary] {
         assert!(always.is_present(&none));
     }
     assert!(!Group::SigningKey.is_present(&none) && Group::SigningKey.is_present(&PART));
-}
-
-#[test]
-fn pairs_of_registers_are_of_one_group() {
-    for pair in Slot::ALL.chunks(2) {
-        assert_eq!(pair[0].group(), pair[pair.len() - 1].group(), "{pair:?}");
-    }
 }
 
 #[test]
