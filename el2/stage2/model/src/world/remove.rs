@@ -223,10 +223,15 @@ impl World {
         let mapped = self.space.at(first).filter(|(at, leaf)| *at == first && is_it(leaf));
         let is_exact = mapped.is_some_and(|(_, leaf)| self.is_report_of(&leaf, false, report));
         // Where the same page was mapped anew meanwhile, they differ by their flags, or not at all.
-        let parked = self.parked.iter().position(|it| {
-            let unsure = it.is_unsure && (!is_exact || self.mixed_up.contains(&first));
+        // One that may have any flags is taken last: it may be any of those that are left.
+        let is_here = |it: &Parked, unsure: bool| {
             it.first == first && is_it(&it.leaf) && self.is_report_of(&it.leaf, unsure, report)
-        });
+        };
+        let may_differ = !is_exact || self.mixed_up.contains(&first);
+        let find = |wanted: &dyn Fn(&Parked) -> bool| self.parked.iter().position(wanted);
+        let parked = find(&|it| !it.is_unsure && is_here(it, false))
+            .or_else(|| find(&|it| is_here(it, false)))
+            .or_else(|| find(&|it| it.is_unsure && may_differ && is_here(it, true)));
         let leaf = if let Some(index) = parked {
             self.parked.swap_remove(index).leaf
         } else {
