@@ -13,8 +13,9 @@ const LOOM: &[(&str, &[&str], &[&str])] = &[
     ("verdigris-stage2", &["--test", "loom_*"], &[]),
     ("verdigris-core", &["--lib"], &["concurrency", "interleavings"]),
 ];
-/// Random operations in each configuration; `VERDIGRIS_STEPS` asks for another number.
-const PROPERTY_STEPS: &str = "12000";
+/// Random operations in each configuration, and the time that each may take: what hasn't done all of its
+/// operations by then has failed. A variable in the environment asks for something else.
+const PROPERTY: &[(&str, &str)] = &[("VERDIGRIS_STEPS", "1000000"), ("VERDIGRIS_SECONDS", "60")];
 /// The crate whose unsafe code is tested under Miri; the others that run on this machine have none.
 const MIRI_CRATE: &str = "verdigris-stage2";
 /// Its tests, in two groups of like length that run side by side. Those that fill the tables of a
@@ -80,13 +81,29 @@ fn executions(text: &str) -> Vec<(&str, &str)> {
     found
 }
 
-/// Runs the stage-2 engine against its model, for long, in a seed that is printed with a failure.
+/// Runs the stage-2 engine against its model, for long; each configuration tells its seed and its operations.
 pub fn property(_: &Context, tally: &mut Tally) -> Result<()> {
-    let steps = std::env::var("VERDIGRIS_STEPS").unwrap_or_else(|_| PROPERTY_STEPS.to_owned());
     let mut cargo = cargo();
-    cargo.env("VERDIGRIS_STEPS", steps).args(["test", "--release", "--no-fail-fast"]);
-    cargo.args(["--package", "verdigris-stage2-model", "--test", "property"]);
-    count("running random operations against the model", &mut cargo, tally)
+    for (name, value) in PROPERTY {
+        cargo.env(name, std::env::var(name).unwrap_or_else(|_| (*value).to_owned()));
+    }
+    cargo.args(["test", "--release", "--no-fail-fast", "--package", "verdigris-stage2-model"]);
+    cargo.args(["--test", "property", "--", "--show-output"]);
+    let message = "running random operations against the model";
+    let (tests, text) = progress::step(message, || collect_text(&mut cargo))?;
+    tally.note(&operations(&text));
+    tests.iter().for_each(|test| tally.add(test));
+    Ok(())
+}
+
+/// Adds up what the configurations did: `configuration 0, seed 0x1: 20 operations in 3 s`.
+fn operations(text: &str) -> String {
+    let runs = text.lines().filter_map(|line| line.strip_prefix("configuration "));
+    let runs: Vec<_> = runs.filter_map(|run| run.split_once(": ")).collect();
+    let count = |run: &(&str, &str)| run.1.split(' ').next()?.parse::<u64>().ok();
+    let total: u64 = runs.iter().filter_map(count).sum();
+    let seed = runs.iter().find_map(|run| run.0.strip_prefix("0, seed ")).unwrap_or("unknown");
+    format!("{total} operations in {} configurations, seeds from {seed} on", runs.len())
 }
 
 /// Runs tests under Miri, with strict provenance.
@@ -115,7 +132,8 @@ fn miri_command(group: &[&str]) -> Command {
     cargo
 }
 
-fn cargo() -> Command {
+/// Returns cargo, in the root of the repository.
+pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(paths::root());
     cargo
@@ -190,6 +208,14 @@ fn reason(text: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn operations_of_all_configurations_add_up() {
+        let text = "---- c00 stdout ----\nconfiguration 0, seed 0x5eed: 20 operations in 1.0 s, {}\n\
+            ---- c01 stdout ----\nconfiguration 1, seed 0x5eee: 22 operations in 1.5 s, {}\n";
+        let told = operations(text);
+        assert_eq!(told, "42 operations in 2 configurations, seeds from 0x5eed on");
+    }
 
     #[test]
     fn every_kind_of_line_is_read() {

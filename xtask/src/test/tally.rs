@@ -92,6 +92,11 @@ impl Tally {
         println!("skip  {}: {name}: {why}", self.part);
     }
 
+    /// Tells something of the part that counts as no test.
+    pub fn note(&self, text: &str) {
+        println!("note  {}: {text}", self.part);
+    }
+
     /// Counts a test by what it returned.
     pub fn judge(&mut self, name: &str, result: &anyhow::Result<()>) {
         match result {
