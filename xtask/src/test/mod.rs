@@ -6,6 +6,7 @@
 
 mod crash;
 mod driver;
+mod fuzz;
 mod host;
 mod image;
 mod instructions;
@@ -81,6 +82,11 @@ const PARTS: &[Part] = &[
         "property",
         "the stage-2 engine against its model: random operations in each configuration",
         Function(host::property),
+    ),
+    part(
+        "fuzz",
+        "fuzzers of operations, hypercalls and device trees, each for a while",
+        Function(fuzz::test),
     ),
     part("loom", "the memory-ordering tests, in every interleaving", Function(host::loom)),
     part("miri", "the tests that Miri can run: no undefined behaviour", Function(host::miri)),

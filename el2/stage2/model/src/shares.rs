@@ -1,6 +1,6 @@
 //! The shares that leaves hold in memory of the host, counted at the size of the leaf.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell, RefMut};
 use verdigris_stage2::Error;
 
 /// Where the memory that is mapped begins.
@@ -12,7 +12,7 @@ pub const VARIANTS: u64 = 3;
 
 /// Counts, by level.
 pub struct Shares {
-    counts: [Vec<Cell<u8>>; 4],
+    counts: [RefCell<Vec<u8>>; 4],
     held: Cell<u64>,
     /// Shares that can be taken until one is refused; `None` for all.
     until_refusal: Cell<Option<(u64, Error)>>,
@@ -24,7 +24,8 @@ impl Shares {
     pub fn new() -> Self {
         let counts = |level: usize| {
             let leaves = if level == 0 { 0 } else { MEMORY_BYTES >> (39 - 9 * level) };
-            vec![Cell::new(0); leaves as usize]
+            // Plain zeros cost nothing until they are touched.
+            RefCell::new(vec![0; leaves as usize])
         };
         Self {
             counts: std::array::from_fn(counts),
@@ -41,7 +42,7 @@ impl Shares {
 
     /// Returns how many are held in memory of one leaf.
     pub fn count(&self, pa: u64, level: u32) -> u8 {
-        self.cell(pa, level).get()
+        *self.count_mut(pa, level)
     }
 
     /// Refuses a share after so many, once.
@@ -66,22 +67,23 @@ impl Shares {
             Some((left, error)) => self.until_refusal.set(Some((left - 1, error))),
             None => {}
         }
-        let count = self.cell(pa, level);
-        count.set(count.get().checked_add(1).expect("a few leaves share a page"));
+        let mut count = self.count_mut(pa, level);
+        *count = count.checked_add(1).expect("a few leaves share a page");
         self.held.set(self.held.get() + 1);
         Ok(())
     }
 
     /// Gives a share back.
     pub fn release(&self, pa: u64, level: u32) {
-        let count = self.cell(pa, level);
-        count.set(count.get().checked_sub(1).expect("what is given back was taken"));
+        let mut count = self.count_mut(pa, level);
+        *count = count.checked_sub(1).expect("what is given back was taken");
         self.held.set(self.held.get() - 1);
     }
 
-    fn cell(&self, pa: u64, level: u32) -> &Cell<u8> {
+    fn count_mut(&self, pa: u64, level: u32) -> RefMut<'_, u8> {
         assert!(pa >= MEMORY_BASE, "a share of what nobody mapped");
-        &self.counts[level as usize][((pa - MEMORY_BASE) >> (39 - 9 * level)) as usize]
+        let index = ((pa - MEMORY_BASE) >> (39 - 9 * level)) as usize;
+        RefMut::map(self.counts[level as usize].borrow_mut(), |counts| &mut counts[index])
     }
 }
 
