@@ -241,6 +241,18 @@ impl Descriptor {
         self.is_valid() && self.0 & DIRTY != 0
     }
 
+    /// Returns 1 for what is valid, or else 0.
+    #[inline(always)]
+    pub(crate) const fn valid_bit(self) -> u64 {
+        self.0 & VALID
+    }
+
+    /// Returns 1 for a young leaf, or else 0.
+    #[inline(always)]
+    pub(crate) const fn young_bit(self) -> u64 {
+        self.0 >> AF.trailing_zeros() & 1
+    }
+
     /// Returns 1 for a dirty leaf, or else 0: what is no leaf has none of the bits that make one dirty.
     #[inline(always)]
     pub(crate) const fn dirty_bit(self) -> u64 {

@@ -4,6 +4,7 @@ use crate::descriptor::{Descriptor, Kind, Level};
 use crate::entry::Entry;
 use crate::flush::Span;
 use crate::hardware::Removed;
+use crate::range::Range;
 use crate::stage2::BATCH;
 use verdigris_abi::Ipa;
 
@@ -37,6 +38,12 @@ impl Mask {
     /// Returns what leaf `index` translates.
     pub(crate) const fn ipa(self, index: u32) -> Ipa {
         Ipa(self.start.0 + index as u64 * self.level.bytes())
+    }
+
+    /// Returns the pages from the first place in the batch to the last leaf.
+    pub(crate) const fn hull(self) -> Range {
+        let leaf_count = (64 - self.bits.leading_zeros()) as u64;
+        Range::new(self.start, leaf_count * self.level.pages())
     }
 
     /// Returns the indices of the leaves in the batch.
@@ -94,21 +101,29 @@ impl Taken {
 
     #[inline(always)]
     fn take_at(&mut self, level: Level, entries: &[Entry]) -> u64 {
-        for (index, entry) in entries.iter().enumerate() {
-            if let Some(old) = entry.take_leaf(level, Descriptor::INVALID) {
-                self.mask.bits |= 1 << index;
-                self.young |= u64::from(old.is_young()) << index;
-                self.dirty |= u64::from(old.is_dirty()) << index;
-                self.old[index] = old;
-            } else if matches!(entry.read().kind(level), Kind::Table(_)) {
-                return index as u64;
-            }
+        let (mut leaves, mut young, mut dirty, mut passed) = (0, 0, 0, 0);
+        for (entry, kept) in entries.iter().zip(&mut self.old) {
+            let old = match entry.take_leaf(level, Descriptor::INVALID) {
+                Some(old) => old,
+                None if matches!(entry.read().kind(level), Kind::Table(_)) => break,
+                None => Descriptor::INVALID,
+            };
+            // The bit of each comes in at the top and is in its place in the end.
+            leaves = leaves >> 1 | old.valid_bit() << 63;
+            young = young >> 1 | old.young_bit() << 63;
+            dirty = dirty >> 1 | old.dirty_bit() << 63;
+            *kept = old;
+            passed += 1;
         }
-        entries.len() as u64
+        let in_place = |bits: u64| bits.checked_shr(64 - passed).unwrap_or(0);
+        self.mask.bits = in_place(leaves);
+        (self.young, self.dirty) = (in_place(young), in_place(dirty));
+        u64::from(passed)
     }
 
-    pub(crate) fn removed(&self) -> impl Iterator<Item = Removed> {
-        let Mask { level, .. } = self.mask;
+    /// Returns the leaves, which are of this level.
+    #[inline(always)]
+    pub(crate) fn removed(&self, level: Level) -> impl Iterator<Item = Removed> {
         self.mask.indices().filter_map(move |index| {
             let old = self.old[index as usize];
             let pa = old.leaf_address(level)?;

@@ -19,12 +19,14 @@
 use crate::contract::Hold;
 use crate::descriptor::{Descriptor, Kind, Level};
 use crate::dirty::{DirtySink, Orphans};
+use crate::entry::Entry;
 use crate::hardware::{Counters, Env, Removed};
 use crate::leaves::{Mask, Taken};
-use crate::memory::TablePage;
+use crate::memory::{Table, TableMemory, TablePage};
 use crate::range::{Outcome, Range};
 use crate::stage2::Stage2;
-use crate::sync::{Weakness, weakened};
+use crate::sweep::GROUP;
+use crate::sync::{Ordering, Weakness, fence, weakened};
 use crate::walk::{self, Position};
 use core::iter::once;
 use verdigris_abi::{Error, Ipa, PAGE_SIZE, Stat};
@@ -215,9 +217,9 @@ impl Stage2 {
         }
         self.batches.finish();
         strip.count_taken(taken.mask.count(), at.level.pages(), 0);
-        self.settle(env, at.level, taken.removed());
+        self.settle_taken(env, &taken);
         if weakened(Weakness::ReportedTwice) {
-            self.settle(env, at.level, taken.removed());
+            self.settle_taken(env, &taken);
         }
         strip.note_leaves(&self.orphans, Mask { bits: taken.dirty, ..taken.mask });
         let end = first.start + passed * at.level.pages();
@@ -257,6 +259,16 @@ impl Stage2 {
         self.settle(env, leaf.level, once(*leaf));
     }
 
+    /// Gives back the memory behind leaves of a batch.
+    fn settle_taken<E: Env>(&self, env: &E, taken: &Taken) {
+        // A loop for each level, as for taking them.
+        match taken.mask.level {
+            Level::L3 => self.settle(env, Level::L3, taken.removed(Level::L3)),
+            Level::L2 => self.settle(env, Level::L2, taken.removed(Level::L2)),
+            level => self.settle(env, level, taken.removed(level)),
+        }
+    }
+
     /// Gives back the memory behind leaves that are gone, with their invalidation complete.
     #[inline(always)]
     pub(crate) fn settle<E: Env>(
@@ -265,9 +277,9 @@ impl Stage2 {
         level: Level,
         leaves: impl Iterator<Item = Removed>,
     ) {
-        let mut batch = env.batch(level);
+        let (mut batch, fwb) = (env.batch(level), self.config.fwb);
         for leaf in leaves {
-            if !self.config.fwb {
+            if !fwb {
                 env.clean_invalidate(leaf.pa, level.bytes());
             }
             env.removed(&mut batch, &leaf);
@@ -303,12 +315,23 @@ impl Stage2 {
                 continue;
             };
             // Who is between break and make here may have dirty bits to tell of, which a harvest waits for.
-            let empty = || env.table(child).iter().all(|entry| entry.read() == Descriptor::INVALID);
+            let empty = || is_empty(env, env.table(child));
             if strip.range.covers(span) && empty() && self.unlink(env, &at, span) {
                 self.limbo.retire(env, child);
             }
         }
     }
+}
+
+/// Tells whether nothing stands in a table, not even what is about to be made; where nothing comes any more.
+fn is_empty<M: TableMemory>(memory: &M, table: &Table) -> bool {
+    let (groups, rest) = table.as_chunks();
+    let any = |group: &[Entry; GROUP]| memory.any_bits(group) != 0;
+    let empty =
+        !groups.iter().any(any) && rest.iter().all(|entry| entry.read() == Descriptor::INVALID);
+    // The groups are read in no order: what those who emptied them did before comes before what follows.
+    fence(Ordering::Acquire);
+    empty
 }
 
 impl<'a, S: DirtySink> Strip<'a, S> {
@@ -377,6 +400,9 @@ impl<'a, S: DirtySink> Strip<'a, S> {
         if dirty.level == Level::L3 && self.window.start <= start {
             // Most: a word as it is. Nobody takes it where no bits are wanted.
             return self.dirty.dirty(start - self.window.start, dirty.bits);
+        }
+        if self.dirty.capacity() == 0 && self.range.covers(dirty.hull()) {
+            return;
         }
         for index in dirty.indices() {
             self.note(orphans, Range::span(dirty.ipa(index).page(), dirty.level));
