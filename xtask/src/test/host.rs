@@ -15,7 +15,7 @@ const LOOM: &[(&str, &[&str], &[&str])] = &[
 ];
 /// Random operations in each configuration, and the time that each may take: what hasn't done all of its
 /// operations by then has failed. A variable in the environment asks for something else.
-const PROPERTY: &[(&str, &str)] = &[("VERDIGRIS_STEPS", "1000000"), ("VERDIGRIS_SECONDS", "60")];
+const PROPERTY: &[(&str, &str)] = &[("VERDIGRIS_STEPS", "1000000"), ("VERDIGRIS_SECONDS", "300")];
 /// The crate whose unsafe code is tested under Miri; the others that run on this machine have none.
 const MIRI_CRATE: &str = "verdigris-stage2";
 /// Its tests, in two groups of like length that run side by side. Those that fill the tables of a
