@@ -5,6 +5,11 @@
 //! may spoil, and nothing else: EL1 stays as the guest has it, nobody looks at ELR_EL2 or SPSR_EL2, and
 //! what is on the way to the guest (an SError, an interrupt) still finds it running. All others, and those
 //! that turn out to be more, go the long way through [`super::vcpu`], as if they had never been here.
+//!
+//! The address that the CPU reports is taken as it is, also on parts that may report a stage-2 fault where
+//! one of stage 1 goes first (`rewalk_on_fault`). What is done here asks for no true cause: a flag is set
+//! or a write let through on a leaf of the same VM, as the host granted; at worst a page counts as touched
+//! that was not. Then the guest runs again, and takes the fault of stage 1.
 #![allow(unsafe_code)]
 
 use aarch64_cpu::registers::{FAR_EL2, HPFAR_EL2, Readable};
