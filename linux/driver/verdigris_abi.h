@@ -49,7 +49,7 @@
 #define VERDIGRIS_UID 0x8600ff01U
 /* Returns the version of the interface: major, minor. */
 #define VERDIGRIS_REVISION 0x8600ff03U
-/* Returns features, limits and the sizes of donated regions. */
+/* Returns the version, features and limits. */
 #define VERDIGRIS_FEATURES 0xc6000000U
 /* Ends all VMs and gives back all donated memory: what a new driver calls first. */
 #define VERDIGRIS_HOST_RESET 0xc6000001U
@@ -122,7 +122,7 @@
 #define VERDIGRIS_NOT_OWNER (-4)
 /* The object is in use on another CPU, or pages are shared that the call needs unshared. */
 #define VERDIGRIS_BUSY (-5)
-/* An invalidation of the range is in progress or ended since the sequence number was taken. */
+/* An invalidation of the range is in progress or ended since the sequence number was taken; another CPU is at work on the same leaf or table; or a table page is on its way to the pool. */
 #define VERDIGRIS_RETRY (-6)
 /* The VM has no free table page left: donate, and call again. */
 #define VERDIGRIS_NO_MEMORY (-7)
@@ -167,9 +167,9 @@
 #define VERDIGRIS_MAP_CLEAN 0x40ULL
 /* INVALIDATE_BEGIN: resume an invalidation whose mark already stands. */
 #define VERDIGRIS_BEGIN_RESUME 0x1ULL
-/* UNMAP, INVALIDATE_BEGIN, INVALIDATE_END: return the final dirty bits in x2 to x17. */
+/* UNMAP x4, INVALIDATE_BEGIN x4, INVALIDATE_END x5: return the final dirty bits in x2 to x17. */
 #define VERDIGRIS_UNMAP_DIRTY 0x2ULL
-/* With UNMAP_DIRTY: they go to a page of the host and not to registers. */
+/* With UNMAP_DIRTY, beside it: they go to the page of the host that x6 names, and not to registers. */
 #define VERDIGRIS_UNMAP_TO_BUFFER 0x4ULL
 /* AGE: leave cached translations alone: what was young may read as old although it is touched. */
 #define VERDIGRIS_AGE_NO_FLUSH 0x0ULL
@@ -183,7 +183,7 @@
 #define VERDIGRIS_AGE_TO_BUFFER 0x4ULL
 /* SET x1: the page that was replaced had been written since it was last harvested. */
 #define VERDIGRIS_SET_WAS_DIRTY 0x1ULL
-/* VCPU_RUN: complete the read that the last exit asked for with the value in x4. */
+/* VCPU_RUN: complete the load or store of the last exit; a load takes the value in x4. */
 #define VERDIGRIS_RUN_MMIO_DONE 0x1ULL
 /* VCPU_RUN: answer the last fault by a synchronous external abort in the guest. */
 #define VERDIGRIS_RUN_INJECT_ABORT 0x2ULL
@@ -310,7 +310,7 @@
 #define VERDIGRIS_STAT_TLBI_VMID 17
 /* Local invalidations on the faulting CPU. */
 #define VERDIGRIS_STAT_TLBI_LOCAL 18
-/* Maps refused with RETRY. */
+/* Calls refused with RETRY. */
 #define VERDIGRIS_STAT_RETRIES 19
 /* Of these, the ones refused only because the memory of past ranges is bounded. */
 #define VERDIGRIS_STAT_FALSE_RETRIES 20
@@ -340,9 +340,9 @@
 #define VERDIGRIS_STAT_FREE_TABLE_PAGES 32
 /* Instructions that EL2 executed on the calling CPU (option counter=on, VM 0); else 0. */
 #define VERDIGRIS_STAT_EL2_INSTRUCTIONS 33
-/* Leaves taken away, replaced or protected without an invalidation: the flush epoch proved them absent from TLBs. */
+/* Leaves taken away, replaced, protected or harvested without an invalidation: the flush epoch proved them absent from TLBs. */
 #define VERDIGRIS_STAT_FLUSHES_SKIPPED 34
-/* Leaves taken away, replaced or protected with an invalidation. */
+/* Leaves taken away, replaced, protected or harvested with an invalidation. */
 #define VERDIGRIS_STAT_FLUSHES_DONE 35
 /* Ranges harvested (calls of HARVEST). */
 #define VERDIGRIS_STAT_HARVESTS 36

@@ -14,7 +14,7 @@ items! { Call: u32;
     #[doc = "Returns the version of the interface: major, minor."]
     REVISION = 0x8600_ff03;
 
-    #[doc = "Returns features, limits and the sizes of donated regions."]
+    #[doc = "Returns the version, features and limits."]
     FEATURES = smc64(0x00);
     #[doc = "Ends all VMs and gives back all donated memory: what a new driver calls first."]
     HOST_RESET = smc64(0x01);

@@ -42,7 +42,7 @@ errors! {
     NotOwner "NOT_OWNER" = -4;
     #[doc = "The object is in use on another CPU, or pages are shared that the call needs unshared."]
     Busy "BUSY" = -5;
-    #[doc = "An invalidation of the range is in progress or ended since the sequence number was taken."]
+    #[doc = "An invalidation of the range is in progress or ended since the sequence number was taken; another CPU is at work on the same leaf or table; or a table page is on its way to the pool."]
     Retry "RETRY" = -6;
     #[doc = "The VM has no free table page left: donate, and call again."]
     NoMemory "NO_MEMORY" = -7;

@@ -41,9 +41,9 @@ items! { Flag: u64;
 
     #[doc = "INVALIDATE_BEGIN: resume an invalidation whose mark already stands."]
     BEGIN_RESUME = 1 << 0;
-    #[doc = "UNMAP, INVALIDATE_BEGIN, INVALIDATE_END: return the final dirty bits in x2 to x17."]
+    #[doc = "UNMAP x4, INVALIDATE_BEGIN x4, INVALIDATE_END x5: return the final dirty bits in x2 to x17."]
     UNMAP_DIRTY = 1 << 1;
-    #[doc = "With UNMAP_DIRTY: they go to a page of the host and not to registers."]
+    #[doc = "With UNMAP_DIRTY, beside it: they go to the page of the host that x6 names, and not to registers."]
     UNMAP_TO_BUFFER = 1 << 2;
 
     #[doc = "AGE: leave cached translations alone: what was young may read as old although it is touched."]
@@ -60,7 +60,7 @@ items! { Flag: u64;
     #[doc = "SET x1: the page that was replaced had been written since it was last harvested."]
     SET_WAS_DIRTY = 1 << 0;
 
-    #[doc = "VCPU_RUN: complete the read that the last exit asked for with the value in x4."]
+    #[doc = "VCPU_RUN: complete the load or store of the last exit; a load takes the value in x4."]
     RUN_MMIO_DONE = 1 << 0;
     #[doc = "VCPU_RUN: answer the last fault by a synchronous external abort in the guest."]
     RUN_INJECT_ABORT = 1 << 1;

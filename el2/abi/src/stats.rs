@@ -64,7 +64,7 @@ stats! {
     TlbiVmid "STAT_TLBI_VMID";
     #[doc = "Local invalidations on the faulting CPU."]
     TlbiLocal "STAT_TLBI_LOCAL";
-    #[doc = "Maps refused with RETRY."]
+    #[doc = "Calls refused with RETRY."]
     Retries "STAT_RETRIES";
     #[doc = "Of these, the ones refused only because the memory of past ranges is bounded."]
     FalseRetries "STAT_FALSE_RETRIES";
@@ -94,9 +94,9 @@ stats! {
     FreeTablePages "STAT_FREE_TABLE_PAGES";
     #[doc = "Instructions that EL2 executed on the calling CPU (option counter=on, VM 0); else 0."]
     El2Instructions "STAT_EL2_INSTRUCTIONS";
-    #[doc = "Leaves taken away, replaced or protected without an invalidation: the flush epoch proved them absent from TLBs."]
+    #[doc = "Leaves taken away, replaced, protected or harvested without an invalidation: the flush epoch proved them absent from TLBs."]
     FlushesSkipped "STAT_FLUSHES_SKIPPED";
-    #[doc = "Leaves taken away, replaced or protected with an invalidation."]
+    #[doc = "Leaves taken away, replaced, protected or harvested with an invalidation."]
     FlushesDone "STAT_FLUSHES_DONE";
     #[doc = "Ranges harvested (calls of HARVEST)."]
     Harvests "STAT_HARVESTS";

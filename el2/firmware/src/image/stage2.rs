@@ -233,7 +233,7 @@ fn create_working_set(
 ) -> Status {
     let vm = VmRef::get(vm, percpu)?;
     vm.stage2.range(range.start(), range.page_count())?;
-    finish(working_set::create(&vm, range, region)?, x)
+    finish(working_set::create(&vm, range, region), x)
 }
 
 #[inline(never)]

@@ -76,14 +76,17 @@ impl<'a> Rounds<'a> {
 /// Makes a set whose pages were never touched, or goes on with one that an interrupt has stopped.
 ///
 /// Progress is in pages of the set whose ages have a place.
-pub fn create(vm: &Vm, range: IpaRange, region: PaRange) -> Status<Outcome> {
-    let claim = vm.working_sets.create(range, region)?;
+pub fn create(vm: &Vm, range: IpaRange, region: PaRange) -> Outcome {
+    let claim = match vm.working_sets.create(range, region) {
+        Ok(claim) => claim,
+        Err(error) => return Outcome::stopped(0, error),
+    };
     loop {
         let have = claim.in_hand();
         let page_count = (region.page_count() - have).min(STEP_PAGES);
         if page_count == 0 {
             claim.go_live();
-            return Ok(Outcome::done(range.page_count()));
+            return Outcome::done(range.page_count());
         }
         let start = Pa(region.start().0 + have * PAGE_SIZE);
         if let Err(error) = memory::donate(start, page_count, vm.handle) {
@@ -92,14 +95,14 @@ pub fn create(vm: &Vm, range: IpaRange, region: PaRange) -> Status<Outcome> {
             } else {
                 claim.go_on_growing();
             }
-            return Ok(Outcome::stopped(have * AGES_PER_PAGE, error));
+            return Outcome::stopped(have * AGES_PER_PAGE, error);
         }
         vm.count_donated(page_count);
         forget_ages(start, page_count);
         claim.set_in_hand(have + page_count);
         if have + page_count < region.page_count() && sysreg::interrupt_pending() {
             claim.go_on_growing();
-            return Ok(Outcome::done((have + page_count) * AGES_PER_PAGE));
+            return Outcome::done((have + page_count) * AGES_PER_PAGE);
         }
     }
 }

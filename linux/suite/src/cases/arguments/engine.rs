@@ -48,6 +48,8 @@ fn working_sets_misplaced() {
     create(far, 0, region, Error::Invalid);
     for (ipa, count) in [(DATA, 8), (DATA, 1), (DATA + 0x7000, 1), (DATA - 0x1000, 2)] {
         create(ipa, count, region, Error::Exists);
+        let reply = raw().call(call::WORKING_SET_CREATE, &[vm, ipa, count, region]);
+        assert_eq!(reply.0[1], 0, "pages done, and not the handle");
     }
     for function in [call::WORKING_SET_HISTOGRAM, call::WORKING_SET_MAP] {
         for (ipa, count) in [(far, 1), (DATA, 9), (DATA - 0x1000, 2), (DATA + 0x8000, 1)] {
