@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The KVM interface, from the inside: objects, who holds what, who calls whom.
+ *
+ * Tables, guest state and world switch are the firmware's.  What is here is
+ * what only the host can know: which memory of which process a guest has, and
+ * what Linux does to that memory.
+ *
+ * Lock order, from outer to inner:
+ *
+ *	vg_vcpu.mutex
+ *	  vg_vm.lock
+ *	    vg_vm.slots_lock
+ *	      [mmap_lock, page locks, page-table locks: taken by Linux]
+ *	        the gate (vg_gate_enter(), or closed)
+ *	          vg_invalidations.lock, vg_window.lock
+ *
+ * Notifiers run under Linux's locks in the middle, so whoever is inside of
+ * these takes nothing to their left, allocates nothing and touches no user
+ * memory.  A thread that has closed the gate, or holds one of the spinlocks,
+ * does not sleep.  One that has entered it may, where its caller may.
+ */
+#ifndef VERDIGRIS_KVM_H
+#define VERDIGRIS_KVM_H
+
+#include <linux/atomic.h>
+#include <linux/interval_tree.h>
+#include <linux/kref.h>
+#include <linux/kvm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/mutex.h>
+#include <linux/rbtree.h>
+#include <linux/spinlock.h>
+#include <linux/srcu.h>
+#include <linux/types.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#include "firmware.h"
+
+/* Slots of a VM, as KVM has them: identifiers are 16 bits wide, one is kept back. */
+#define VG_MAX_SLOTS		32767
+/* Pages of an answer window: what one AGE returns in registers. */
+#define VG_WINDOW_PAGES		VERDIGRIS_AGE_REGISTER_PAGES
+#define VG_WINDOW_WORDS		(VG_WINDOW_PAGES / BITS_PER_LONG)
+/* Ranges in progress that are told apart; more share one hull. */
+#define VG_INVALIDATIONS	16
+/* Most neighbours of a fault that are mapped with it, the page itself included. */
+#define VG_FAULT_AROUND_MAX	64
+
+/**
+ * enum vg_stat - what is counted for each VM
+ *
+ * The order is that of the names in kvm_stats.c.
+ */
+enum vg_stat {
+	VG_STAT_INVALIDATE_START,	/* calls of invalidate_range_start */
+	VG_STAT_CLEAR_FLUSH_YOUNG,	/* calls of clear_flush_young */
+	VG_STAT_CLEAR_YOUNG,		/* calls of clear_young */
+	VG_STAT_TEST_YOUNG,		/* calls of test_young */
+	VG_STAT_YOUNG_ANSWERS,		/* answers "young" */
+	VG_STAT_WINDOW_FETCHES,		/* AGE calls for a window */
+	VG_STAT_WINDOW_TESTS,		/* TEST_AGE calls for a window */
+	VG_STAT_WINDOW_HITS,		/* answers without a call */
+	VG_STAT_EPOCH_FLUSHES,		/* FLUSH calls at the end of a pass */
+	VG_STAT_INVALIDATE_CALLS,	/* INVALIDATE_BEGIN and _END calls */
+	VG_STAT_FAULTS,			/* guest faults that a slot covers */
+	VG_STAT_MAPS,			/* MAP and MAP_LIST calls */
+	VG_STAT_PAGES_MAPPED,		/* 4 KiB pages mapped for faults */
+	VG_STAT_PAGES_AROUND,		/* of these, neighbours */
+	VG_STAT_BLOCKS_MAPPED,		/* blocks mapped */
+	VG_STAT_REFUSALS,		/* maps answered by RETRY */
+	VG_STAT_WAITS,			/* of these, waits for an invalidation */
+	VG_STAT_LOOKUPS_FAILED,		/* page lookups that ended in an error */
+	VG_STAT_POISONED,		/* page lookups that found poisoned memory */
+	VG_STAT_PAGES_DONATED,		/* pages given to the firmware, at present */
+	VG_STATS
+};
+
+/**
+ * struct vg_gate - lets slots stay put while notifiers are at work
+ * @users: who is inside, or -1 while the slots change
+ * @idle: woken when the last one leaves
+ *
+ * Between an invalidate_range_start and its end the gate stays entered, so both
+ * see the same slots.
+ */
+struct vg_gate {
+	atomic_t users;
+	wait_queue_head_t idle;
+};
+
+/**
+ * struct vg_window - answers about VG_WINDOW_PAGES pages of a slot
+ * @lock: protects the rest
+ * @young: touched, and not yet answered: sticky, one answer each
+ * @asked: asked about since @fetched_at: the next question fetches anew
+ * @tested: what TEST_AGE last said
+ * @fetched_at: when the flags were last taken, in jiffies
+ * @tested_at: when they were last tested, in jiffies
+ * @is_fetched: @fetched_at means something
+ * @is_tested: @tested_at means something
+ */
+struct vg_window {
+	spinlock_t lock; /* innermost; taken under page-table locks */
+	unsigned long young[VG_WINDOW_WORDS];
+	unsigned long asked[VG_WINDOW_WORDS];
+	unsigned long tested[VG_WINDOW_WORDS];
+	unsigned long fetched_at;
+	unsigned long tested_at;
+	bool is_fetched;
+	bool is_tested;
+};
+
+/**
+ * struct vg_slot - a memory slot
+ * @id: what user space calls it
+ * @flags: KVM_MEM_*; changes with @vm's generation, see vg_slots_generation()
+ * @base_gfn: first guest page
+ * @npages: number of pages
+ * @hva: address of the first page in the VM's process
+ * @by_gfn: in vg_vm.slots_by_gfn
+ * @by_hva: in vg_vm.slots_by_hva, [first, last] byte
+ * @dirty: one bit a page, while KVM_MEM_LOG_DIRTY_PAGES
+ * @windows: answers about ages, one for each VG_WINDOW_PAGES
+ */
+struct vg_slot {
+	u16 id;
+	u32 flags;
+	u64 base_gfn;
+	unsigned long npages;
+	unsigned long hva;
+	struct rb_node by_gfn;
+	struct interval_tree_node by_hva;
+	unsigned long *dirty;
+	struct vg_window *windows;
+};
+
+/* What a fault needs of a slot, copied, so that the slot may go. */
+struct vg_slot_view {
+	u64 generation;
+	u64 base_gfn;
+	unsigned long npages;
+	unsigned long hva;
+	u32 flags;
+	bool found;
+};
+
+/**
+ * struct vg_invalidations - ranges of guest pages that are being taken away
+ * @lock: protects the rest
+ * @ranges: [start, end), free where start == end
+ * @hull_start: first page of all ranges that found no place
+ * @hull_end: end of these
+ * @hull_count: how many there are
+ * @ended: woken when one ends
+ *
+ * Only for waiting: that nothing stale is mapped is the firmware's to see to.
+ */
+struct vg_invalidations {
+	spinlock_t lock;
+	struct {
+		u64 start, end;
+	} ranges[VG_INVALIDATIONS];
+	u64 hull_start, hull_end;
+	unsigned int hull_count;
+	wait_queue_head_t ended;
+};
+
+/**
+ * struct vg_pages - memory given to the firmware for a VM
+ * @lock: protects @chunks
+ * @chunks: struct page of each chunk, by its first page frame number
+ */
+struct vg_pages {
+	struct mutex lock;
+	struct xarray chunks;
+};
+
+struct vg_vcpu;
+
+/**
+ * struct vg_vm - a VM
+ * @users: its own file, those of its vCPUs and of its statistics
+ * @mm: the address space that its memory is in; ioctls from others get -EIO
+ * @handle: what the firmware calls it
+ * @ipa_bits: size of its address space
+ * @lock: creation of vCPUs, capabilities
+ * @slots_lock: changes of slots, dirty logs
+ * @srcu: entered from the check of the generation to the end of a map
+ * @generation: changes whenever a slot does
+ * @gate: keeps the two trees as they are
+ * @slots_by_gfn: slots, by address of the guest; they don't overlap
+ * @slots_by_hva: slots, by address of the host; they may overlap
+ * @slots_by_id: the same, by identifier; under @slots_lock
+ * @slot_count: how many; under @slots_lock
+ * @slot_pages: pages of all slots; under @slots_lock
+ * @mn: the notifier
+ * @is_registered: @mn has to be unregistered
+ * @mm_gone: the address space is being torn down: nothing is mapped any more
+ * @is_bugged: the firmware answered what it must not: vCPUs don't run
+ * @invalidations: what is being taken away
+ * @pages: memory given to the firmware
+ * @flush_work: ends an ageing pass
+ * @flush_since: when the first window after the last flush was fetched, in jiffies
+ * @manual_dirty: KVM_DIRTY_LOG_* flags that user space enabled
+ * @nisv_to_user: KVM_CAP_ARM_NISV_TO_USER is enabled
+ * @vcpu_features: features of the first KVM_ARM_VCPU_INIT, which all share
+ * @has_features: there was one
+ * @vcpus: by index; under @lock for writing
+ * @vcpu_count: how many
+ * @stats: counters, see enum vg_stat
+ * @stats_id: name of its statistics: "kvm-<pid>"
+ */
+struct vg_vm {
+	struct kref users;
+	struct mm_struct *mm;
+	u64 handle;
+	unsigned int ipa_bits;
+
+	struct mutex lock;
+	struct mutex slots_lock;
+	struct srcu_struct srcu;
+	u64 generation;
+	struct vg_gate gate;
+	struct rb_root slots_by_gfn;
+	struct rb_root_cached slots_by_hva;
+	struct xarray slots_by_id;
+	unsigned int slot_count;
+	unsigned long slot_pages;
+
+	struct mmu_notifier mn;
+	bool is_registered;
+	bool mm_gone;
+	bool is_bugged;
+	struct vg_invalidations invalidations;
+	struct vg_pages pages;
+
+	struct delayed_work flush_work;
+	unsigned long flush_since;
+
+	u64 manual_dirty;
+	bool nisv_to_user;
+	unsigned long vcpu_features;
+	bool has_features;
+	struct vg_vcpu *vcpus[VERDIGRIS_MAX_VCPUS];
+	unsigned int vcpu_count;
+
+	atomic64_t stats[VG_STATS];
+	char stats_id[48];
+};
+
+/**
+ * enum vg_answer - what the next run tells the firmware about the last fault
+ */
+enum vg_answer {
+	VG_ANSWER_NONE,
+	VG_ANSWER_MMIO,		/* RUN_MMIO_DONE, with the value of kvm_run for loads */
+	VG_ANSWER_ABORT,	/* RUN_INJECT_ABORT */
+	VG_ANSWER_SKIP,		/* RUN_SKIP */
+};
+
+/* An EXIT_FAULT, decoded: x2 to x8 of the record. */
+struct vg_fault {
+	u64 ipa;
+	u64 flags;	/* VERDIGRIS_FAULT_* */
+	u64 esr;
+	u64 sequence;
+	u64 va;
+	u64 access;	/* VERDIGRIS_MMIO_* */
+	u64 value;
+};
+
+/**
+ * struct vg_vcpu - a vCPU
+ * @vm: whose it is, with a reference
+ * @index: which
+ * @mutex: one ioctl at a time
+ * @run: shared with user space
+ * @answer: what the next run does about the last fault
+ * @is_initialized: KVM_ARM_VCPU_INIT was done
+ * @target: of KVM_ARM_VCPU_INIT
+ * @mp_state: KVM_MP_STATE_*
+ * @sigset: signals while it runs
+ * @has_sigset: there are such
+ * @list: MAP_LIST entries of its faults, a page
+ * @stats: see kvm_stats.c
+ */
+struct vg_vcpu {
+	struct vg_vm *vm;
+	unsigned int index;
+	struct mutex mutex; /* outermost */
+	struct kvm_run *run;
+	enum vg_answer answer;
+	bool is_initialized;
+	u32 target;
+	u32 mp_state;
+	sigset_t sigset;
+	bool has_sigset;
+	u64 *list;
+	struct {
+		u64 exits;
+		u64 fault_exits;
+		u64 mmio_exits_user;
+		u64 mmio_exits_kernel;
+		u64 signal_exits;
+		u64 interrupt_exits;
+		u64 hypercall_exits;
+		u64 wait_exits;
+	} stats;
+};
+
+static inline void vg_count(struct vg_vm *vm, enum vg_stat stat)
+{
+	atomic64_inc(&vm->stats[stat]);
+}
+
+static inline void vg_add(struct vg_vm *vm, enum vg_stat stat, s64 n)
+{
+	atomic64_add(n, &vm->stats[stat]);
+}
+
+/* kvm_main.c */
+int vg_kvm_register(void);
+void vg_kvm_unregister(void);
+
+/* kvm_caps.c */
+int vg_cap_check(const struct vg_vm *vm, long cap); /* @vm may be NULL */
+int vg_cap_enable(struct vg_vm *vm, const struct kvm_enable_cap *cap);
+
+/* kvm_vm.c */
+int vg_vm_create(unsigned long type); /* a file descriptor, or an error */
+void vg_vm_get(struct vg_vm *vm);
+void vg_vm_put(struct vg_vm *vm);
+void vg_vm_bug(struct vg_vm *vm, const char *what, long status);
+
+/* kvm_pages.c: what is given to the firmware */
+void vg_pages_init(struct vg_pages *pages);
+void *vg_pages_region(struct vg_vm *vm, unsigned int order);
+int vg_pages_donate(struct vg_vm *vm, unsigned int count); /* sleeps, allocates */
+void vg_pages_release(struct vg_vm *vm); /* after VM_DESTROY */
+
+/* kvm_slots.c */
+void vg_gate_init(struct vg_gate *gate);
+void vg_gate_enter(struct vg_gate *gate); /* from any context but hard interrupts */
+void vg_gate_leave(struct vg_gate *gate);
+void vg_slots_init(struct vg_vm *vm);
+void vg_slots_free(struct vg_vm *vm);
+int vg_slots_set(struct vg_vm *vm, const struct kvm_userspace_memory_region2 *region);
+struct vg_slot *vg_slot_by_id(struct vg_vm *vm, u32 id); /* under slots_lock */
+struct vg_slot_view vg_slot_look(struct vg_vm *vm, u64 gfn);
+/* The first slot that meets [start, last], then the next; inside of the gate. */
+struct vg_slot *vg_slot_first_hva(struct vg_vm *vm, unsigned long start, unsigned long last);
+struct vg_slot *vg_slot_next_hva(struct vg_slot *slot, unsigned long start, unsigned long last);
+
+/* kvm_notifier.c */
+int vg_notifier_register(struct vg_vm *vm);
+void vg_notifier_unregister(struct vg_vm *vm);
+void vg_invalidations_init(struct vg_invalidations *invalidations);
+/* BEGIN and END of a range of guest pages; @slot's dirty bits and windows follow.  May sleep if @can_block. */
+void vg_invalidate_begin(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 npages, bool can_block);
+void vg_invalidate_end(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 npages, bool can_block);
+/* Waits until nothing that covers @gfn is in progress: 0, or -EINTR. */
+int vg_invalidations_wait(struct vg_vm *vm, u64 gfn);
+
+/* kvm_age.c */
+int vg_windows_alloc(struct vg_slot *slot);
+void vg_windows_free(struct vg_slot *slot);
+void vg_windows_drop(struct vg_slot *slot, u64 gfn, u64 npages);
+enum vg_question { VG_CLEAR_FLUSH_YOUNG, VG_CLEAR_YOUNG, VG_TEST_YOUNG };
+bool vg_age(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 npages, enum vg_question question);
+void vg_age_init(struct vg_vm *vm);
+void vg_age_stop(struct vg_vm *vm);
+
+/* kvm_fault.c: what a fault came to */
+enum vg_outcome {
+	VG_RUN_AGAIN,		/* mapped, or to be tried again; or vcpu->answer was set */
+	VG_EXIT_MMIO,		/* no memory there: an emulated device's */
+	VG_EXIT_ERROR,		/* *error: -EFAULT (kvm_run filled in), -EINTR, -ENOSYS, -EIO, ... */
+};
+enum vg_outcome vg_fault_handle(struct vg_vcpu *vcpu, const struct vg_fault *fault, int *error);
+
+/* kvm_leaf.c: a look at the host's own tables */
+struct vg_leaf {
+	unsigned int shift;	/* PAGE_SHIFT, PMD_SHIFT or PUD_SHIFT; 0: nothing is there */
+	bool is_writable;
+	bool is_dirty;
+};
+struct vg_leaf vg_leaf_look(struct mm_struct *mm, unsigned long hva);
+
+/* kvm_dirty.c */
+int vg_dirty_start(struct vg_vm *vm, struct vg_slot *slot); /* under slots_lock */
+void vg_dirty_stop(struct vg_vm *vm, struct vg_slot *slot);
+void vg_dirty_note(struct vg_slot *slot, u64 first, unsigned int npages, const u64 *bits); /* from notifiers */
+int vg_dirty_get(struct vg_vm *vm, const struct kvm_dirty_log *log);
+int vg_dirty_clear(struct vg_vm *vm, const struct kvm_clear_dirty_log *log);
+
+/* kvm_vcpu.c */
+int vg_vcpu_create(struct vg_vm *vm, unsigned long id); /* a file descriptor, or an error */
+void vg_vcpu_kick_all(struct vg_vm *vm);
+
+/* kvm_run.c */
+int vg_run(struct vg_vcpu *vcpu);
+
+/* kvm_regs.c */
+int vg_reg_get(struct vg_vcpu *vcpu, const struct kvm_one_reg *reg);
+int vg_reg_set(struct vg_vcpu *vcpu, const struct kvm_one_reg *reg);
+int vg_reg_list(struct vg_vcpu *vcpu, struct kvm_reg_list __user *list);
+
+/* kvm_stats.c */
+int vg_vm_stats_fd(struct vg_vm *vm);
+int vg_vcpu_stats_fd(struct vg_vcpu *vcpu);
+
+#endif
