@@ -60,6 +60,18 @@ pub enum Boot {
     },
     /// The host alone, at EL1, on a machine without EL2: what the firmware is compared with.
     Bare(Host),
+    /// The host alone, started at EL2, where its own KVM runs: what `/dev/kvm` is compared with.
+    BareAtEl2(Host),
+}
+
+impl Boot {
+    /// Tells whether the machine is to have EL2.
+    fn has_el2(&self) -> bool {
+        match self {
+            Self::Firmware { .. } | Self::BareAtEl2(_) => true,
+            Self::Bare(_) => false,
+        }
+    }
 }
 
 /// All that one run of QEMU is given.
@@ -117,12 +129,13 @@ impl Invocation {
     /// Builds the argument list; reads the header of the kernel and the size of the ramdisk.
     pub fn arguments(&self) -> Result<Vec<OsString>> {
         let mut args = Arguments::default();
-        self.machine.arguments(matches!(self.boot, Boot::Firmware { .. }), &mut args);
+        self.machine.arguments(self.boot.has_el2(), &mut args);
         match &self.boot {
             Boot::Firmware { image, args: words, host } => {
                 self.firmware_arguments(image, words, host, &mut args)?;
             }
-            Boot::Bare(host) => {
+            Boot::Bare(host) | Boot::BareAtEl2(host) => {
+                // QEMU starts a Linux image at the highest level that the machine has.
                 args.pair("-kernel", &host.kernel);
                 args.pair("-initrd", &host.ramdisk);
                 args.pair("-append", &host.args);
@@ -259,6 +272,18 @@ mod tests {
         assert_eq!(after(&args, "-machine"), ["virt,virtualization=off,gic-version=3"]);
         assert_eq!(after(&args, "-append"), ["quiet a=1,2"]);
         assert!(after(&args, "-device").is_empty());
+    }
+
+    #[test]
+    fn bare_host_with_el2_differs_by_el2_alone() {
+        let without = strings(&invocation(Machine::default(), Boot::Bare(files("el1"))));
+        let with = strings(&invocation(Machine::default(), Boot::BareAtEl2(files("el1"))));
+        assert_eq!(after(&with, "-machine"), ["virt,virtualization=on,gic-version=3"]);
+        let board = without.iter().position(|word| word.starts_with("virt,")).unwrap();
+        for (at, (word, other)) in with.iter().zip(&without).enumerate() {
+            assert_eq!(word == other, at != board, "{word} {other}");
+        }
+        assert_eq!(with.len(), without.len());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
 use verdigris_qemu::Machine;
 
-use crate::lab::{Lab, Transcript, Trial};
+use crate::lab::{Below, Lab, Transcript, Trial};
 
 /// What to check.
 #[derive(Subcommand, Debug)]
@@ -69,7 +69,7 @@ pub fn compare(lab: &Lab, cpu: &str, mte: bool) -> Result<Vec<String>> {
     let name = machine_name(cpu, mte);
     let trial = Trial { driver: None, ..Trial::new("", machine, QUESTIONS) };
     let with = Trial { name: format!("check-{name}-firmware"), ..trial.clone() };
-    let without = Trial { name: format!("check-{name}-bare"), firmware: None, ..trial };
+    let without = Trial { name: format!("check-{name}-bare"), below: Below::Nothing, ..trial };
     let (with, without) = std::thread::scope(|scope| {
         let other = scope.spawn(|| answers(lab, &without));
         (answers(lab, &with), other.join().expect("no panic in a run"))

@@ -35,6 +35,17 @@ enum Item {
     Guest,
 }
 
+/// What runs below the host.
+#[derive(Clone, Debug)]
+pub enum Below {
+    /// A build of the firmware, with its options.
+    Firmware(Profile, String),
+    /// Nothing: the host is at EL1, on a machine without EL2.
+    Nothing,
+    /// Nothing: the host has EL2 to itself, so its own KVM offers `/dev/kvm`.
+    OwnKvm,
+}
+
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Trial {
@@ -42,10 +53,12 @@ pub struct Trial {
     pub name: String,
     /// The board.
     pub machine: Machine,
-    /// The firmware and its options; without it the host runs alone, at EL1.
-    pub firmware: Option<(Profile, String)>,
+    /// What runs below the host.
+    pub below: Below,
     /// Module parameters of the driver, if it is to be loaded.
     pub driver: Option<String>,
+    /// Directories to lay over the host's root.
+    pub overlays: Vec<PathBuf>,
     /// A command line for the host.
     pub command: String,
     /// How long the machine may run.
@@ -58,8 +71,9 @@ impl Trial {
         Self {
             name: name.to_owned(),
             machine,
-            firmware: Some((Profile::Release, String::new())),
+            below: Below::Firmware(Profile::Release, String::new()),
             driver: Some("raw=1".into()),
+            overlays: Vec::new(),
             command: command.to_owned(),
             timeout: TIMEOUT,
         }
@@ -147,6 +161,7 @@ impl Lab {
             job.driver = Some((self.item(Item::Driver)?, args.clone()));
             job.guest = Some(self.item(Item::Guest)?);
         }
+        job.overlays.clone_from(&trial.overlays);
         let ramdisk = paths::target().join("run").join(format!("{}.cpio", trial.name));
         job.write_root(&ramdisk)?;
         let host =
@@ -158,7 +173,7 @@ impl Lab {
         let mut outcome = follow(session, &job.nonce, Some(Instant::now() + trial.timeout), sink)?;
         outcome.complete_tail(&paths::log(&trial.name));
         std::fs::remove_file(ramdisk)?;
-        if let Some((profile, _)) = &trial.firmware {
+        if let Below::Firmware(profile, _) = &trial.below {
             let symbols = Symbols::open(&self.firmware(*profile)?.elf);
             outcome.tail.iter_mut().for_each(|line| symbols.annotate(line));
         }
@@ -166,10 +181,15 @@ impl Lab {
     }
 
     fn boot(&self, trial: &Trial, host: Host) -> Result<Boot> {
-        let Some((profile, args)) = &trial.firmware else { return Ok(Boot::Bare(host)) };
-        let image = self.firmware(*profile)?.image;
-        let args = format!("crash=semihosting {args}").trim().to_owned();
-        Ok(Boot::Firmware { image, args, host })
+        Ok(match &trial.below {
+            Below::Nothing => Boot::Bare(host),
+            Below::OwnKvm => Boot::BareAtEl2(host),
+            Below::Firmware(profile, args) => Boot::Firmware {
+                image: self.firmware(*profile)?.image,
+                args: format!("crash=semihosting {args}").trim().to_owned(),
+                host,
+            },
+        })
     }
 }
 

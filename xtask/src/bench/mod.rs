@@ -18,7 +18,7 @@ use clap::{Args, ValueEnum};
 use verdigris_qemu::Machine;
 
 use crate::build::Profile;
-use crate::lab::{Lab, Transcript, Trial};
+use crate::lab::{Below, Lab, Transcript, Trial};
 use crate::progress;
 use crate::test::tally::Tally;
 use bounds::Bounds;
@@ -117,7 +117,7 @@ impl Subject {
         let (cpu, smp, icount) = (self.cpu.into(), 1, true);
         let machine = Machine { cpu, smp, icount, memory_bytes, ..Machine::default() };
         let trial = Trial {
-            firmware: Some((Profile::Release, format!("counter=on {}", self.firmware_args))),
+            below: Below::Firmware(Profile::Release, format!("counter=on {}", self.firmware_args)),
             timeout: TIMEOUT,
             ..Trial::new(&format!("bench-{}", self.name), machine, "verdigris-suite bench")
         };

@@ -11,7 +11,7 @@ use verdigris_qemu::Machine;
 use super::{Context, tally::Tally};
 use crate::build::Profile;
 use crate::console::CRASH_STATUS;
-use crate::lab::{Lab, Transcript, Trial};
+use crate::lab::{Below, Lab, Transcript, Trial};
 use crate::symbols::Symbols;
 
 /// What the report of an exception tells; that of a panic has a message in its place.
@@ -46,7 +46,7 @@ fn fail(lab: &Lab, symbols: &Symbols, name: &str, number: u64, words: &[&[&str]]
     let machine = Machine { smp: 2, ..Machine::default() };
     let command = format!("verdigris-suite crash {number}");
     let trial = Trial {
-        firmware: Some((Profile::Checked, String::new())),
+        below: Below::Firmware(Profile::Checked, String::new()),
         ..Trial::new(&format!("crash-{name}"), machine, &command)
     };
     let mut transcript = Transcript::default();

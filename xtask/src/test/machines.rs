@@ -15,7 +15,7 @@ use super::{Context, ktap};
 use crate::build::Profile;
 use crate::check;
 use crate::console::Sink;
-use crate::lab::{Lab, TIMEOUT, Transcript, Trial};
+use crate::lab::{Below, Lab, TIMEOUT, Transcript, Trial};
 use crate::paths;
 
 /// Machines that run at the same time.
@@ -30,6 +30,9 @@ pub struct Run {
     memory_gib: u64,
     profile: Profile,
     firmware_args: &'static str,
+    /// Whether the host has EL2 to itself and no firmware below it: what is asked of `/dev/kvm`
+    /// must be true of Linux's own.
+    own_kvm: bool,
     driver: Option<&'static str>,
     command: &'static str,
     judge: Judge,
@@ -54,6 +57,7 @@ const fn run(name: &'static str, cpu: &'static str, smp: u32) -> Run {
         memory_gib: 1,
         profile: Profile::Release,
         firmware_args: "",
+        own_kvm: false,
         driver: Some("raw=1"),
         command: "verdigris-suite test --group suite",
         judge: Judge::Ktap,
@@ -90,13 +94,18 @@ const fn boot(name: &'static str, cpu: &'static str, smp: u32) -> Run {
     Run { driver: None, ..status(run(name, cpu, smp), BOOTED) }
 }
 
-/// The host boots.
+const fn own_kvm(run: Run) -> Run {
+    Run { own_kvm: true, driver: None, ..run }
+}
+
+/// The host boots. The last has no firmware: its own KVM is what the driver's is compared with.
 pub const BOOT: &[Run] = &[
     boot("boot-max", "max", 4),
     boot("boot-neoverse-n1", "neoverse-n1", 4),
     boot("boot-cortex-a57", "cortex-a57", 4),
     boot("boot-cortex-a76", "cortex-a76", 2),
     boot("boot-max-1", "max", 1),
+    status(own_kvm(run("boot-own-kvm", "max", 4)), "test -c /dev/kvm && echo booted"),
 ];
 
 /// The hypercall suite. The first is the one that passes on the oldest QEMU too; it has memory
@@ -243,7 +252,10 @@ impl Run {
         let command = self.command.replace(SOAK_WORD, &soak.as_secs().to_string());
         let more = if self.soaks { soak } else { Duration::ZERO };
         Trial {
-            firmware: Some((self.profile, self.firmware_args.to_owned())),
+            below: match self.own_kvm {
+                true => Below::OwnKvm,
+                false => Below::Firmware(self.profile, self.firmware_args.to_owned()),
+            },
             driver: self.driver.map(str::to_owned),
             timeout: TIMEOUT + more,
             ..Trial::new(self.name, machine, &command)

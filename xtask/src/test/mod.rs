@@ -96,7 +96,11 @@ const PARTS: &[Part] = &[
         "the driver builds without a warning, in the kernel's style",
         Function(driver::test),
     ),
-    part("boot", "the host boots under the firmware", Machines(machines::BOOT)),
+    part(
+        "boot",
+        "the host boots under the firmware, and with its own KVM",
+        Machines(machines::BOOT),
+    ),
     part(
         "check",
         "the host has every CPU feature that it has without the firmware",
