@@ -10,7 +10,7 @@
 /* Major version of the interface. */
 #define VERDIGRIS_VERSION_MAJOR 1
 /* Minor version of the interface. */
-#define VERDIGRIS_VERSION_MINOR 1
+#define VERDIGRIS_VERSION_MINOR 2
 /* What VERDIGRIS_UID answers in w0. */
 #define VERDIGRIS_UID_0 0xedd58a5aU
 /* What VERDIGRIS_UID answers in w1. */
@@ -34,6 +34,8 @@
 #define VERDIGRIS_RECLAIM_ADDRESSES 16
 /* Statistics counters that one call returns (x2 to x17). */
 #define VERDIGRIS_STATS_PER_CALL 16
+/* Register identifiers that one call lists (x2 to x17). */
+#define VERDIGRIS_REGS_PER_CALL 16
 /* Ranges that can be marked by an unfinished invalidation of one VM before marks merge. */
 #define VERDIGRIS_MAX_MARKS 16
 /* Ranges of one VM whose idle ages are kept at a time. */
@@ -77,6 +79,10 @@
 #define VERDIGRIS_VCPU_GET_REG 0xc6000022U
 /* Writes a register of a vCPU that is not running. */
 #define VERDIGRIS_VCPU_SET_REG 0xc6000023U
+/* Lists the registers that a vCPU has, sixteen a call. */
+#define VERDIGRIS_VCPU_REG_LIST 0xc6000024U
+/* Gives a vCPU that is not running the state in which it was created. */
+#define VERDIGRIS_VCPU_RESET 0xc6000025U
 /* Maps pages or blocks; resumable. */
 #define VERDIGRIS_MAP 0xc6000030U
 /* Unmaps a range: begin and end in one; resumable. */

@@ -44,6 +44,10 @@ items! { Call: u32;
     VCPU_GET_REG = smc64(0x22);
     #[doc = "Writes a register of a vCPU that is not running."]
     VCPU_SET_REG = smc64(0x23);
+    #[doc = "Lists the registers that a vCPU has, sixteen a call."]
+    VCPU_REG_LIST = smc64(0x24);
+    #[doc = "Gives a vCPU that is not running the state in which it was created."]
+    VCPU_RESET = smc64(0x25);
 
     #[doc = "Maps pages or blocks; resumable."]
     MAP = smc64(0x30);

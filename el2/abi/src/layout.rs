@@ -17,6 +17,8 @@ items! { Limit: u64;
     RECLAIM_ADDRESSES = 16;
     #[doc = "Statistics counters that one call returns (x2 to x17)."]
     STATS_PER_CALL = 16;
+    #[doc = "Register identifiers that one call lists (x2 to x17)."]
+    REGS_PER_CALL = 16;
     #[doc = "Ranges that can be marked by an unfinished invalidation of one VM before marks merge."]
     MAX_MARKS = 16;
     #[doc = "Ranges of one VM whose idle ages are kept at a time."]

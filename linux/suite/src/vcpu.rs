@@ -172,6 +172,27 @@ impl Vcpu {
         raw().value(call::VCPU_SET_REG, &[self.vm, self.index, register, value]).map(|_| ())
     }
 
+    /// Lists the identifiers of all registers.
+    #[track_caller]
+    pub fn registers(&self) -> Vec<u64> {
+        let mut identifiers = Vec::new();
+        loop {
+            let first = identifiers.len();
+            let reply = raw().call(call::VCPU_REG_LIST, &[self.vm, self.index, first as u64]);
+            reply.status().expect("a vCPU that exists");
+            let count = reply.0[1] as usize;
+            identifiers.extend(reply.0[2..].iter().take(count - first));
+            if identifiers.len() == count {
+                return identifiers;
+            }
+        }
+    }
+
+    /// Gives it the state in which it was created.
+    pub fn reset(&self) -> Status {
+        raw().call(call::VCPU_RESET, &[self.vm, self.index]).status()
+    }
+
     /// Makes a program the next thing that the payload does.
     #[track_caller]
     pub fn prepare(&self, program: u64, arguments: &[u64]) {

@@ -154,6 +154,13 @@ pub enum Call {
         register: u64,
         value: u64,
     },
+    VcpuRegList {
+        vcpu: VcpuHandle,
+        first: u64,
+    },
+    VcpuReset {
+        vcpu: VcpuHandle,
+    },
     Map {
         vm: VmHandle,
         range: IpaRange,
@@ -280,6 +287,8 @@ impl Call {
             call::VCPU_RUN => Self::VcpuRun { vcpu: vcpu(x)?, resume: resume(x[3], x[4])? },
             call::VCPU_GET_REG => Self::VcpuGetReg { vcpu: vcpu(x)?, register: x[3] },
             call::VCPU_SET_REG => Self::VcpuSetReg { vcpu: vcpu(x)?, register: x[3], value: x[4] },
+            call::VCPU_REG_LIST => Self::VcpuRegList { vcpu: vcpu(x)?, first: x[3] },
+            call::VCPU_RESET => Self::VcpuReset { vcpu: vcpu(x)? },
             call::FLUSH => Self::Flush { vm: vm(x[1])? },
             number => ranged::decode(number, x)?,
         })

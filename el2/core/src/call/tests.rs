@@ -91,7 +91,7 @@ fn takes_progress_of_a_begin_only_when_it_is_resumed() {
 
 #[test]
 fn answers_unknown_numbers_as_not_supported() {
-    for number in [0xc600_0006, 0xc600_003d, 0xc600_0044, 0x8600_0000, 0xc600_ffff] {
+    for number in [0xc600_0006, 0xc600_0026, 0xc600_003d, 0xc600_0044, 0x8600_0000, 0xc600_ffff] {
         assert_eq!(refused(&[number, 1, 0, 1]), Error::NotSupported);
     }
 }
@@ -293,5 +293,17 @@ fn a_run_alone_is_decoded_as_a_run_among_all_calls() {
                 assert_eq!(Call::decode_run(&x), expected, "{x1:#x} {x2:#x} {x3:#x}");
             }
         }
+    }
+}
+
+#[test]
+fn decodes_the_calls_that_name_a_vcpu_alone() {
+    let vcpu = VcpuHandle { vm: VmHandle(3), index: 63 };
+    let list = Call::decode(&registers(&[0xc600_0024, 3, 63, u64::MAX]));
+    assert_eq!(list, Ok(Call::VcpuRegList { vcpu, first: u64::MAX }));
+    assert_eq!(Call::decode(&registers(&[0xc600_0025, 3, 63])), Ok(Call::VcpuReset { vcpu }));
+    for number in [0xc600_0024, 0xc600_0025] {
+        assert_eq!(refused(&[number, 3, 64]), Error::NoEntry);
+        assert_eq!(refused(&[number, 0, 1]), Error::NoEntry);
     }
 }

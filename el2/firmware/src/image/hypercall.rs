@@ -114,6 +114,14 @@ fn answer(call: &Call, x: &mut Registers, percpu: &PerCpu) -> Status {
             let vm = VmRef::get(vcpu.vm, percpu)?;
             vcpu::set_register(&vm, vcpu.index, register, value, percpu)?;
         }
+        Call::VcpuRegList { vcpu, first } => {
+            let vm = VmRef::get(vcpu.vm, percpu)?;
+            vcpu::list_registers(&vm, vcpu.index, first, x, percpu)?;
+        }
+        Call::VcpuReset { vcpu } => {
+            let vm = VmRef::get(vcpu.vm, percpu)?;
+            vcpu::reset(&vm, vcpu.index, percpu)?;
+        }
         _ => return Err(Error::NotSupported),
     }
     Ok(())

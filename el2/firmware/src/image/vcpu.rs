@@ -10,12 +10,13 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, Readable, SPSR_EL2};
 use log::LevelFilter;
-use verdigris_abi::{Error, ExitReason, Ipa, PAGE_SIZE, Pa, Stat, Status};
+use verdigris_abi::{Error, ExitReason, Ipa, PAGE_SIZE, Pa, REGS_PER_CALL, Stat, Status};
 use verdigris_core::call::{Call, Registers, VcpuHandle};
 use verdigris_core::esr::{Abort, FaultStatus, Syndrome};
 use verdigris_core::guest::{
-    Context, ExitRecord, Machine, Outcome, Pending, StageTwoFault, call_exit, decide, resume,
+    Context, ExitRecord, Machine, Outcome, Pending, Slot, StageTwoFault, call_exit, decide, resume,
 };
+use verdigris_stage2::hardware::Cache;
 use verdigris_stage2::{FaultKind, Resolution};
 
 use super::fault::{translate, wanted};
@@ -43,6 +44,13 @@ pub struct State {
     pending: Pending,
 }
 
+impl State {
+    /// Returns the state in which a vCPU starts: all of it, so that nothing of a former life can stay.
+    fn reset(midr: u64, index: u8) -> Self {
+        Self { context: Context::reset(midr, index.into()), pending: None }
+    }
+}
+
 const _: () = assert!(size_of::<Vcpu>() <= (PAGE_SIZE as usize) << REGION_ORDER);
 
 // SAFETY: `state` is reached through `Guard` alone, of which there is one at a time.
@@ -54,13 +62,7 @@ pub struct Guard(&'static Vcpu);
 impl Guard {
     /// Finds a vCPU of a VM and takes it; BUSY where another CPU has it.
     pub fn take(vm: &Vm, index: u8) -> Status<Self> {
-        let address = vm.vcpus[usize::from(index)].load(Ordering::Acquire);
-        if address <= CLAIMED {
-            return Err(Error::NoEntry);
-        }
-        // SAFETY: a page that `create` made a `Vcpu` of; it stays one until the VM ends, and the
-        // caller's reference to the VM keeps that from happening.
-        let vcpu: &'static Vcpu = unsafe { &*(address as *const Vcpu) };
+        let vcpu = find(vm, index)?;
         if vcpu.busy.swap(true, Ordering::Acquire) {
             return Err(Error::Busy);
         }
@@ -80,6 +82,17 @@ impl Drop for Guard {
     }
 }
 
+/// Finds a vCPU of a VM, in use or not.
+fn find(vm: &Vm, index: u8) -> Status<&'static Vcpu> {
+    let address = vm.vcpus[usize::from(index)].load(Ordering::Acquire);
+    if address <= CLAIMED {
+        return Err(Error::NoEntry);
+    }
+    // SAFETY: a page that `create` made a `Vcpu` of; it stays one until the VM ends, and the
+    // caller's reference to the VM keeps that from happening.
+    Ok(unsafe { &*(address as *const Vcpu) })
+}
+
 /// In the table of vCPUs: being created.
 const CLAIMED: u64 = 1;
 
@@ -96,10 +109,7 @@ pub fn create(vm: &Vm, handle: VcpuHandle, region: Pa) -> Status {
     vm.count_donated(1 << REGION_ORDER);
     let vcpu = Vcpu {
         busy: AtomicBool::new(false),
-        state: UnsafeCell::new(State {
-            context: Context::reset(sysreg::read!("midr_el1"), handle.index.into()),
-            pending: None,
-        }),
+        state: UnsafeCell::new(State::reset(sysreg::read!("midr_el1"), handle.index)),
     };
     // SAFETY: a page that belongs to this VM from now on and that nobody else uses.
     unsafe { (region.0 as *mut Vcpu).write(vcpu) };
@@ -115,6 +125,49 @@ pub fn get_register(vm: &Vm, index: u8, register: u64, percpu: &PerCpu) -> Statu
 /// Writes a register by its identifier.
 pub fn set_register(vm: &Vm, index: u8, register: u64, value: u64, percpu: &PerCpu) -> Status {
     Guard::take(vm, index)?.state().context.set(register, value, &machine(vm, percpu))
+}
+
+/// Writes the identifiers of a vCPU's registers to x2 and up, from number `first` on, and how many there
+/// are to x1. They are not part of its state: a vCPU that runs has the same.
+pub fn list_registers(
+    vm: &Vm,
+    index: u8,
+    first: u64,
+    x: &mut Registers,
+    percpu: &PerCpu,
+) -> Status {
+    find(vm, index)?;
+    let mut listed = [u64::MAX; REGS_PER_CALL as usize];
+    let mut count = 0;
+    for identifier in Context::identifiers(machine(vm, percpu)) {
+        if count >= first
+            && let Some(place) = listed.get_mut((count - first) as usize)
+        {
+            *place = identifier;
+        }
+        count += 1;
+    }
+    if first >= count {
+        return Err(Error::Invalid);
+    }
+    x[1] = count;
+    x[2..].copy_from_slice(&listed);
+    Ok(())
+}
+
+/// Gives a vCPU the state in which it was created.
+///
+/// The model of the CPU stays what the guest was told. What other CPUs' TLBs and instruction caches
+/// hold of its former life goes too: its new one starts with its MMU off, and the host may have put
+/// another program into the memory that it starts in.
+pub fn reset(vm: &Vm, index: u8, percpu: &PerCpu) -> Status {
+    let mut guard = Guard::take(vm, index)?;
+    let state = guard.state();
+    *state = State::reset(state.context.system.get(Slot::Vpidr), index);
+    let env = VmEnv::new(vm, percpu);
+    vm.stage2.flush_all(&env);
+    env.invalidate_instructions();
+    Ok(())
 }
 
 fn machine<'a>(vm: &Vm, percpu: &'a PerCpu) -> Machine<'a> {

@@ -12,6 +12,7 @@ mod exits;
 mod hotplug;
 mod invalidation;
 mod lifetime;
+mod lists;
 mod mapping;
 mod migration;
 mod registers;
@@ -39,6 +40,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         blocks::TESTS,
         exits::TESTS,
         registers::TESTS,
+        lists::TESTS,
         ageing::TESTS,
         replace::TESTS,
         invalidation::TESTS,

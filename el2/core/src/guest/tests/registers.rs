@@ -147,3 +147,19 @@ fn the_list_names_each_register_once_and_can_be_written_back() {
     // OSLSR_EL1, six and four pairs of debug registers.
     assert_eq!(list.len() - simple, Slot::COUNT - 5 + 56 + 2 + 20);
 }
+
+/// The list is what the host may rely on: every identifier that can be read, and no other, over all
+/// classes and some room behind each.
+#[test]
+fn the_list_names_exactly_what_can_be_read() {
+    let bare = IdRegisters::default();
+    let without = Machine { raw: &bare, ipa_bits: 40 };
+    for machine in [machine(), without] {
+        let listed: HashSet<_> = Context::identifiers(machine).collect();
+        let context = context();
+        for id in (0..0x8_0000).chain([1 << 32, 1 << 63, u64::MAX]) {
+            let read = context.get(id, &machine);
+            assert_eq!(read.is_ok(), listed.contains(&id), "{id:#x}: {read:?}");
+        }
+    }
+}

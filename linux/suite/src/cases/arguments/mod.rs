@@ -101,6 +101,8 @@ impl Scene {
             (call::VCPU_RUN, vec![vm, 0, 0, 0]),
             (call::VCPU_GET_REG, vec![vm, 0, reg::REG_PC]),
             (call::VCPU_SET_REG, vec![vm, 0, reg::REG_PC, 0]),
+            (call::VCPU_REG_LIST, vec![vm, 0, 0]),
+            (call::VCPU_RESET, vec![vm, 0]),
             (call::MAP, vec![vm, DATA + 0x1_0000, spare, 1, RWX, 0]),
             (call::UNMAP, vec![vm, DATA, 1]),
             (call::INVALIDATE_BEGIN, vec![vm, DATA, 1, 0, 0]),

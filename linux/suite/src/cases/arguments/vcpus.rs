@@ -27,6 +27,8 @@ fn vcpu_indices_and_registers() {
     for index in [1, 63, 64, 1 << 32, u64::MAX] {
         scene.refuses(call::VCPU_RUN, &[vm, index, 0, 0], &[Error::NoEntry]);
         scene.refuses(call::VCPU_GET_REG, &[vm, index, 0], &[Error::NoEntry]);
+        scene.refuses(call::VCPU_REG_LIST, &[vm, index, 0], &[Error::NoEntry]);
+        scene.refuses(call::VCPU_RESET, &[vm, index], &[Error::NoEntry]);
     }
     // SCTLR_EL2, a register of no class, one past FPCR, one past CNTVOFF.
     for register in [37, 0x1_0000 | 3 << 14 | 4 << 11 | 1 << 7, 0x2_0042, 0x3_0001, u64::MAX] {
