@@ -28,6 +28,10 @@ pub trait Sink {
     fn job_line(&mut self, _line: &str) -> Option<String> {
         None
     }
+    /// Says until when it waits for more, where that is sooner than the end of the run's time.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// How a run ended.
@@ -89,7 +93,8 @@ pub fn follow(
 ) -> Result<Outcome> {
     let mut splitter = Splitter::new(nonce);
     loop {
-        match session.next(deadline) {
+        let until = deadline.into_iter().chain(sink.deadline()).min();
+        match session.next(until) {
             Event::Bytes(bytes) => {
                 splitter.push(&bytes, sink);
                 if splitter.outcome.status.is_some() && !splitter.ending {

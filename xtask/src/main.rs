@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod check;
 mod command;
+mod conformance;
 mod console;
 mod display;
 mod doctor;
@@ -50,6 +51,8 @@ enum Task {
     },
     /// Count the instructions that calls cost
     Bench(bench::BenchArgs),
+    /// Run the kernel's own selftests of KVM, on Verdigris or on Linux KVM
+    Conformance(conformance::ConformanceArgs),
     /// Fetch all that the other tasks need, as they would do by themselves
     Setup,
     /// Say what is missing on this machine, and do nothing
@@ -74,6 +77,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Test(args) => return test::test(args),
         Task::Check { what } => return check::check(&what),
         Task::Bench(args) => return bench::bench(&args),
+        Task::Conformance(args) => return conformance::conformance(&args),
         Task::Setup => drop(setup::ensure()?),
         Task::Doctor => return doctor::doctor(),
         Task::Gdb => gdb::gdb()?,

@@ -1,13 +1,16 @@
-//! Builds what runs in the machine: the firmware, the guest payload, the suite, the driver.
+//! Builds what runs in the machine: the firmware, the guest payload, the suite, the driver, and
+//! the kernel's own selftests of KVM.
 
 mod driver;
 mod firmware;
 mod flat;
 mod programs;
+mod selftests;
 
 pub use driver::driver;
 pub use firmware::{Firmware, Profile, firmware};
 pub use programs::{guest, suite};
+pub use selftests::{Program, Selftests, selftests};
 
 use std::process::Command;
 

@@ -84,6 +84,15 @@ impl Apt {
         version.map(str::to_owned).with_context(|| format!("{suite} has no package {package}"))
     }
 
+    /// Returns all versions of a package, the newest first.
+    pub fn versions(&self, package: &str) -> Result<Vec<String>> {
+        let table = command::output(self.command("apt-cache").args(["madison", package]))?;
+        let mut versions: Vec<_> =
+            table.lines().filter_map(|line| Some(line.split('|').nth(1)?.trim().into())).collect();
+        versions.dedup();
+        Ok(versions)
+    }
+
     /// Returns the packages that a given version of a package depends on, by their names.
     pub fn depends(&self, package: &str, version: &str) -> Result<Vec<String>> {
         let name = format!("{package}={version}");

@@ -47,6 +47,13 @@ impl HostKernel {
         })
     }
 
+    /// Returns the version of the packages that set-up fetched.
+    pub fn version() -> Option<String> {
+        let folder = Folder::open(FOLDER)?;
+        let image = folder.packages.into_iter().find(|[name, ..]| name.starts_with("linux-image-"));
+        image.map(|[_, version, _]| version)
+    }
+
     /// Fetches what is not there yet.
     pub fn fetch(apt: &Apt) -> Result<()> {
         if Self::open().is_none() {

@@ -7,8 +7,9 @@
 
 pub mod apt;
 mod apt_source;
-mod checkpatch;
 mod host;
+mod kernel_source;
+mod libc;
 mod newer;
 pub mod rust;
 mod tools;
@@ -18,8 +19,9 @@ use std::fs::File;
 
 use anyhow::{Context, Result};
 
-pub use checkpatch::checkpatch;
 pub use host::{HostKernel, busybox};
+pub use kernel_source::KernelSource;
+pub use libc::static_libc;
 pub use newer::{NEWER_FLAGS, newer_headers};
 pub use tools::{Tools, qemu_version};
 

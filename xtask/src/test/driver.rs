@@ -21,8 +21,8 @@ pub fn test(context: &Context, tally: &mut Tally) -> Result<()> {
         }
         Err(error) => tally.skip("builds for the newest kernel", &format!("{error:#}")),
     }
-    match setup::checkpatch() {
-        Ok(script) => tally.judge("checkpatch", &style(&script)),
+    match setup::KernelSource::ensure() {
+        Ok(source) => tally.judge("checkpatch", &style(&source.checkpatch())),
         Err(error) => tally.skip("checkpatch", &format!("{error:#}")),
     }
     Ok(())
