@@ -12,13 +12,14 @@
  *	  vg_vm.lock
  *	    vg_vm.slots_lock
  *	      [mmap_lock, page locks, page-table locks: taken by Linux]
- *	        the gate (vg_gate_enter(), or closed)
- *	          vg_invalidations.lock, vg_window.lock
+ *	        vg_gate.lock (for writing: the gate is closed)
+ *	          vg_window.lock
+ *	        vg_invalidations.lock
  *
  * Notifiers run under Linux's locks in the middle, so whoever is inside of
  * these takes nothing to their left, allocates nothing and touches no user
- * memory.  A thread that has closed the gate, or holds one of the spinlocks,
- * does not sleep.  One that has entered it may, where its caller may.
+ * memory.  A thread that has entered the gate holds no lock by that, and sleeps
+ * where its caller may.  Waiting for the gate to be empty is for slots_lock alone.
  */
 #ifndef VERDIGRIS_KVM_H
 #define VERDIGRIS_KVM_H
@@ -80,14 +81,16 @@ enum vg_stat {
 
 /**
  * struct vg_gate - lets slots stay put while notifiers are at work
- * @users: who is inside, or -1 while the slots change
+ * @lock: read for a look at the slots; written by whoever changes them
+ * @inside: starts of invalidations whose end hasn't come: slots don't change
  * @idle: woken when the last one leaves
  *
  * Between an invalidate_range_start and its end the gate stays entered, so both
  * see the same slots.
  */
 struct vg_gate {
-	atomic_t users;
+	rwlock_t lock;
+	atomic_t inside;
 	wait_queue_head_t idle;
 };
 
@@ -116,14 +119,17 @@ struct vg_window {
 /**
  * struct vg_slot - a memory slot
  * @id: what user space calls it
- * @flags: KVM_MEM_*; changes with @vm's generation, see vg_slots_generation()
+ * @flags: KVM_MEM_*; changes together with vg_vm.generation
  * @base_gfn: first guest page
  * @npages: number of pages
  * @hva: address of the first page in the VM's process
  * @by_gfn: in vg_vm.slots_by_gfn
  * @by_hva: in vg_vm.slots_by_hva, [first, last] byte
  * @dirty: one bit a page, while KVM_MEM_LOG_DIRTY_PAGES
- * @windows: answers about ages, one for each VG_WINDOW_PAGES
+ * @windows: answers about ages, or NULL
+ * @window_shift: log2 of the pages that one of @windows has; 0: there are none
+ *
+ * All but @dirty's and @windows' contents changes with the gate closed.
  */
 struct vg_slot {
 	u16 id;
@@ -135,6 +141,7 @@ struct vg_slot {
 	struct interval_tree_node by_hva;
 	unsigned long *dirty;
 	struct vg_window *windows;
+	unsigned int window_shift;
 };
 
 /* What a fault needs of a slot, copied, so that the slot may go. */
@@ -189,7 +196,7 @@ struct vg_vcpu;
  * @lock: creation of vCPUs, capabilities
  * @slots_lock: changes of slots, dirty logs
  * @srcu: entered from the check of the generation to the end of a map
- * @generation: changes whenever a slot does
+ * @generation: changes whenever flags of a slot do
  * @gate: keeps the two trees as they are
  * @slots_by_gfn: slots, by address of the guest; they don't overlap
  * @slots_by_hva: slots, by address of the host; they may overlap
@@ -204,6 +211,7 @@ struct vg_vcpu;
  * @pages: memory given to the firmware
  * @flush_work: ends an ageing pass
  * @flush_since: when the first window after the last flush was fetched, in jiffies
+ * @fetched_last: when the last one was
  * @manual_dirty: KVM_DIRTY_LOG_* flags that user space enabled
  * @nisv_to_user: KVM_CAP_ARM_NISV_TO_USER is enabled
  * @vcpu_features: features of the first KVM_ARM_VCPU_INIT, which all share
@@ -239,6 +247,7 @@ struct vg_vm {
 
 	struct delayed_work flush_work;
 	unsigned long flush_since;
+	unsigned long fetched_last;
 
 	u64 manual_dirty;
 	bool nisv_to_user;
@@ -343,16 +352,24 @@ void vg_pages_release(struct vg_vm *vm); /* after VM_DESTROY */
 
 /* kvm_slots.c */
 void vg_gate_init(struct vg_gate *gate);
-void vg_gate_enter(struct vg_gate *gate); /* from any context but hard interrupts */
+void vg_gate_enter(struct vg_gate *gate); /* from any context but interrupts */
 void vg_gate_leave(struct vg_gate *gate);
+int vg_gate_close(struct vg_gate *gate);
+void vg_gate_open(struct vg_gate *gate);
 void vg_slots_init(struct vg_vm *vm);
 void vg_slots_free(struct vg_vm *vm);
-int vg_slots_set(struct vg_vm *vm, const struct kvm_userspace_memory_region2 *region);
+void vg_slot_free(struct vg_slot *slot);
+void vg_slot_link(struct vg_vm *vm, struct vg_slot *slot);
+void vg_slot_unlink(struct vg_vm *vm, struct vg_slot *slot);
+bool vg_slots_overlap(struct vg_vm *vm, const struct vg_slot *own, u64 gfn, unsigned long npages);
 struct vg_slot *vg_slot_by_id(struct vg_vm *vm, u32 id); /* under slots_lock */
 struct vg_slot_view vg_slot_look(struct vg_vm *vm, u64 gfn);
-/* The first slot that meets [start, last], then the next; inside of the gate. */
+/* The first slot that meets [start, last], then the next; gate entered or locked. */
 struct vg_slot *vg_slot_first_hva(struct vg_vm *vm, unsigned long start, unsigned long last);
 struct vg_slot *vg_slot_next_hva(struct vg_slot *slot, unsigned long start, unsigned long last);
+
+/* kvm_change.c: under slots_lock */
+int vg_slots_set(struct vg_vm *vm, const struct kvm_userspace_memory_region2 *region);
 
 /* kvm_notifier.c */
 int vg_notifier_register(struct vg_vm *vm);
@@ -360,9 +377,9 @@ void vg_notifier_unregister(struct vg_vm *vm);
 void vg_invalidations_init(struct vg_invalidations *invalidations);
 /* BEGIN and END of a range of guest pages; @slot's dirty bits and windows follow.  May sleep if @can_block. */
 void vg_invalidate_begin(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 npages, bool can_block);
-void vg_invalidate_end(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 npages, bool can_block);
-/* Waits until nothing that covers @gfn is in progress: 0, or -EINTR. */
-int vg_invalidations_wait(struct vg_vm *vm, u64 gfn);
+void vg_invalidate_end(struct vg_vm *vm, u64 gfn, u64 npages, bool can_block);
+/* Waits until nothing that meets the pages is in progress: 0, or -EINTR. */
+int vg_invalidations_wait(struct vg_vm *vm, u64 gfn, u64 npages);
 
 /* kvm_age.c */
 int vg_windows_alloc(struct vg_slot *slot);
@@ -384,15 +401,17 @@ enum vg_outcome vg_fault_handle(struct vg_vcpu *vcpu, const struct vg_fault *fau
 /* kvm_leaf.c: a look at the host's own tables */
 struct vg_leaf {
 	unsigned int shift;	/* PAGE_SHIFT, PMD_SHIFT or PUD_SHIFT; 0: nothing is there */
+	unsigned long pfn;	/* of the page that was asked about */
 	bool is_writable;
 	bool is_dirty;
 };
 struct vg_leaf vg_leaf_look(struct mm_struct *mm, unsigned long hva);
 
-/* kvm_dirty.c */
-int vg_dirty_start(struct vg_vm *vm, struct vg_slot *slot); /* under slots_lock */
+/* kvm_dirty.c: under slots_lock, save vg_dirty_note(), which notifiers call */
+unsigned long *vg_dirty_alloc(struct vg_vm *vm, unsigned long npages);
+void vg_dirty_start(struct vg_vm *vm, struct vg_slot *slot);
 void vg_dirty_stop(struct vg_vm *vm, struct vg_slot *slot);
-void vg_dirty_note(struct vg_slot *slot, u64 first, unsigned int npages, const u64 *bits); /* from notifiers */
+void vg_dirty_note(struct vg_slot *slot, u64 first, unsigned int npages, const u64 *bits);
 int vg_dirty_get(struct vg_vm *vm, const struct kvm_dirty_log *log);
 int vg_dirty_clear(struct vg_vm *vm, const struct kvm_clear_dirty_log *log);
 

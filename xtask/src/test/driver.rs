@@ -37,7 +37,9 @@ fn style(script: &Path) -> Result<()> {
         }
         let mut perl = Command::new("perl");
         perl.arg(script).args(["--no-tree", "--terse", "--no-summary", "--quiet", "--strict"]);
-        perl.args(["--ignore", "FILE_PATH_CHANGES,LINUX_VERSION_CODE"]).arg("--file").arg(&file);
+        // ENOSYS is what user space of KVM expects for an access that can't be decoded.
+        perl.args(["--ignore", "FILE_PATH_CHANGES,LINUX_VERSION_CODE,ENOSYS"]);
+        perl.arg("--file").arg(&file);
         let output = perl.output().context("cannot run perl")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if text.contains("ERROR:") || text.contains("WARNING:") {
