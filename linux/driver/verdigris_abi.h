@@ -30,6 +30,8 @@
 #define VERDIGRIS_AGE_REGISTER_PAGES 1024
 /* Most pages whose bits one call returns in a page of the host. */
 #define VERDIGRIS_AGE_BUFFER_PAGES 32768
+/* Most pages that one call maps from a list. */
+#define VERDIGRIS_MAP_LIST_PAGES 512
 /* Most physical addresses that one call returns (x2 to x17). */
 #define VERDIGRIS_RECLAIM_ADDRESSES 16
 /* Statistics counters that one call returns (x2 to x17). */
@@ -109,6 +111,8 @@
 #define VERDIGRIS_TABLES_RECLAIM 0xc600003bU
 /* Invalidates the whole VM once, unless no access flag was cleared since the last time. */
 #define VERDIGRIS_FLUSH 0xc600003cU
+/* Maps pages that may lie anywhere to consecutive IPAs, from a list; resumable. */
+#define VERDIGRIS_MAP_LIST 0xc600003dU
 /* Begins to keep the idle ages of a range, in a donated region. */
 #define VERDIGRIS_WORKING_SET_CREATE 0xc6000040U
 /* Ends it, and gives the region back. */
@@ -157,19 +161,19 @@
 #define VERDIGRIS_FEATURE_BBM2 0x100ULL
 /* FEATURES x2: invalidations of cold leaves are left out where the flush epoch proves them needless. */
 #define VERDIGRIS_FEATURE_FLUSH_EPOCH 0x200ULL
-/* MAP, SET: the guest may read. Required. */
+/* MAP, MAP_LIST, SET: the guest may read. Required. */
 #define VERDIGRIS_PROT_READ 0x1ULL
-/* MAP, SET: the guest may write. */
+/* MAP, MAP_LIST, SET: the guest may write. */
 #define VERDIGRIS_PROT_WRITE 0x2ULL
-/* MAP, SET: the guest may execute. */
+/* MAP, MAP_LIST, SET: the guest may execute. */
 #define VERDIGRIS_PROT_EXEC 0x4ULL
-/* MAP: install the leaf old (access flag clear). */
+/* MAP, MAP_LIST: install the leaf old (access flag clear). */
 #define VERDIGRIS_MAP_OLD 0x8ULL
 /* MAP, SET: leaves are 2 MiB blocks. SPLIT: stop at them. COLLAPSE: make them. */
 #define VERDIGRIS_MAP_BLOCK_2M 0x10ULL
 /* MAP, SET: leaves are 1 GiB blocks. COLLAPSE: make them. */
 #define VERDIGRIS_MAP_BLOCK_1G 0x20ULL
-/* MAP: install the leaf clean: the first write is logged for HARVEST. Needs PROT_WRITE. */
+/* MAP, MAP_LIST: install the leaf clean: the first write is logged for HARVEST. Needs PROT_WRITE. */
 #define VERDIGRIS_MAP_CLEAN 0x40ULL
 /* INVALIDATE_BEGIN: resume an invalidation whose mark already stands. */
 #define VERDIGRIS_BEGIN_RESUME 0x1ULL

@@ -75,6 +75,8 @@ items! { Call: u32;
     TABLES_RECLAIM = smc64(0x3b);
     #[doc = "Invalidates the whole VM once, unless no access flag was cleared since the last time."]
     FLUSH = smc64(0x3c);
+    #[doc = "Maps pages that may lie anywhere to consecutive IPAs, from a list; resumable."]
+    MAP_LIST = smc64(0x3d);
 
     #[doc = "Begins to keep the idle ages of a range, in a donated region."]
     WORKING_SET_CREATE = smc64(0x40);

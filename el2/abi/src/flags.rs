@@ -24,19 +24,19 @@ items! { Flag: u64;
     #[doc = "FEATURES x2: invalidations of cold leaves are left out where the flush epoch proves them needless."]
     FEATURE_FLUSH_EPOCH = 1 << 9;
 
-    #[doc = "MAP, SET: the guest may read. Required."]
+    #[doc = "MAP, MAP_LIST, SET: the guest may read. Required."]
     PROT_READ = 1 << 0;
-    #[doc = "MAP, SET: the guest may write."]
+    #[doc = "MAP, MAP_LIST, SET: the guest may write."]
     PROT_WRITE = 1 << 1;
-    #[doc = "MAP, SET: the guest may execute."]
+    #[doc = "MAP, MAP_LIST, SET: the guest may execute."]
     PROT_EXEC = 1 << 2;
-    #[doc = "MAP: install the leaf old (access flag clear)."]
+    #[doc = "MAP, MAP_LIST: install the leaf old (access flag clear)."]
     MAP_OLD = 1 << 3;
     #[doc = "MAP, SET: leaves are 2 MiB blocks. SPLIT: stop at them. COLLAPSE: make them."]
     MAP_BLOCK_2M = 1 << 4;
     #[doc = "MAP, SET: leaves are 1 GiB blocks. COLLAPSE: make them."]
     MAP_BLOCK_1G = 1 << 5;
-    #[doc = "MAP: install the leaf clean: the first write is logged for HARVEST. Needs PROT_WRITE."]
+    #[doc = "MAP, MAP_LIST: install the leaf clean: the first write is logged for HARVEST. Needs PROT_WRITE."]
     MAP_CLEAN = 1 << 6;
 
     #[doc = "INVALIDATE_BEGIN: resume an invalidation whose mark already stands."]

@@ -13,6 +13,8 @@ items! { Limit: u64;
     AGE_REGISTER_PAGES = 1024;
     #[doc = "Most pages whose bits one call returns in a page of the host."]
     AGE_BUFFER_PAGES = 32768;
+    #[doc = "Most pages that one call maps from a list."]
+    MAP_LIST_PAGES = 512;
     #[doc = "Most physical addresses that one call returns (x2 to x17)."]
     RECLAIM_ADDRESSES = 16;
     #[doc = "Statistics counters that one call returns (x2 to x17)."]

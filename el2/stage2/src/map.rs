@@ -10,6 +10,8 @@
 //! more. Less becomes more in place: no CPU but the one that faulted needs to hear of it at once, since
 //! any other repeats its fault at worst, and is answered then.
 //!
+//! A request is a run of consecutive memory or a list of pages ([`crate::source`]); the path is the same.
+//!
 //! Without forced write-back (FEAT_S2FWB) a leaf's memory is cleaned from the caches before it is visible.
 //! Interrupts wait for that, so a batch is 64 pages or a single 2 MiB block there, and a 1 GiB block is
 //! [`Error::NotSupported`], as it is for set.
@@ -22,6 +24,7 @@ use crate::hardware::Env;
 use crate::leaves::Mask;
 use crate::memory::TablePage;
 use crate::range::{Outcome, Range};
+use crate::source::{ListEntry, Run, Source, Wanted};
 use crate::stage2::{Stage2, count_retry, flush_relaxed, permit};
 use crate::walk::{self, Position};
 use verdigris_abi::{Error, Ipa, PAGE_SIZE, Pa, Stat};
@@ -43,20 +46,38 @@ pub struct Map {
     pub sequence: u64,
 }
 
-/// A batch: part of a request, all in one table.
-#[derive(Clone, Copy)]
-pub(crate) struct Batch {
-    pub(crate) ipa: Ipa,
-    pub(crate) pa: Pa,
-    pub(crate) level: Level,
-    pub(crate) attributes: Attributes,
-    pub(crate) sequence: u64,
-    pub(crate) leaf_count: u64,
+/// Pages to map that may lie anywhere.
+#[derive(Clone, Copy, Debug)]
+pub struct MapList<'a> {
+    /// The first address, aligned to a page.
+    pub ipa: Ipa,
+    /// What stands behind each page from there on, if anything.
+    pub pages: &'a [ListEntry],
+    /// The sequence number that was sampled before the host looked the pages up.
+    pub sequence: u64,
 }
 
-impl Batch {
-    const fn leaf_pa(&self, index: u64) -> Pa {
-        Pa(self.pa.0 + index * self.level.bytes())
+/// Leaves that follow each other: a whole request, or the part of one that is made in one gate. Such a
+/// part, a batch, is all in one table.
+#[derive(Clone, Copy)]
+pub(crate) struct Batch<S> {
+    pub(crate) ipa: Ipa,
+    pub(crate) level: Level,
+    pub(crate) source: S,
+    /// The number of the first leaf in the source.
+    pub(crate) first: u64,
+    pub(crate) leaf_count: u64,
+    pub(crate) sequence: u64,
+}
+
+impl<S: Source> Batch<S> {
+    #[inline(always)]
+    fn leaf(&self, index: u64) -> Option<Wanted> {
+        self.source.leaf(self.first + index)
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = Wanted> {
+        (0..self.leaf_count).filter_map(|index| self.leaf(index))
     }
 
     const fn range(&self) -> Range {
@@ -82,24 +103,40 @@ impl Stage2 {
     /// Errors: [`Error::Invalid`], [`Error::NotSupported`], [`Error::NotOwner`], [`Error::Limit`],
     /// [`Error::Retry`], [`Error::NoMemory`], [`Error::Exists`].
     pub fn map<E: Env>(&self, env: &E, map: &Map) -> Outcome {
+        let &Map { ipa, pa, level, attributes, sequence, page_count } = map;
         if let Err(error) = self.check_map(map) {
             return Outcome::stopped(0, error);
         }
+        let source = Run { pa, level, attributes };
+        let leaf_count = page_count / level.pages();
+        self.map_all(env, &Batch { ipa, level, source, first: 0, leaf_count, sequence })
+    }
+
+    /// Maps the pages of a list to consecutive IPAs, as far as it comes. Errors as for [`Self::map`].
+    pub fn map_list<E: Env>(&self, env: &E, map: &MapList<'_>) -> Outcome {
+        let &MapList { ipa, pages: source, sequence } = map;
+        let leaf_count = source.len() as u64;
+        if let Err(error) = self.range(ipa, leaf_count) {
+            return Outcome::stopped(0, error);
+        }
+        self.map_all(env, &Batch { ipa, level: Level::L3, source, first: 0, leaf_count, sequence })
+    }
+
+    fn map_all<E: Env, S: Source>(&self, env: &E, all: &Batch<S>) -> Outcome {
         self.limbo.reap(env);
-        let mut pages = 0;
-        while pages < map.page_count {
-            match self.map_batch(env, &self.next_batch(map, pages)) {
-                (leaves, None) => pages += leaves * map.level.pages(),
-                (leaves, Some(error)) => {
-                    count_retry(env, Some(error));
-                    return Outcome::stopped(pages + leaves * map.level.pages(), error);
-                }
+        let mut done = 0;
+        while done < all.leaf_count {
+            let (leaves, error) = self.map_batch(env, &self.next_batch(all, done));
+            done += leaves;
+            if let Some(error) = error {
+                count_retry(env, Some(error));
+                return Outcome::stopped(done * all.level.pages(), error);
             }
             if env.interrupt_pending() {
                 break;
             }
         }
-        Outcome::done(pages)
+        Outcome::done(done * all.level.pages())
     }
 
     fn check_map(&self, map: &Map) -> Result<(), Error> {
@@ -112,27 +149,24 @@ impl Stage2 {
         if aligned && reachable { self.check_level(map.level) } else { Err(Error::Invalid) }
     }
 
-    fn next_batch(&self, map: &Map, pages: u64) -> Batch {
-        let offset = pages * PAGE_SIZE;
-        let ipa = Ipa(map.ipa.0 + offset);
-        let in_table = (TABLE_ENTRIES - map.level.index(ipa.0)) as u64;
-        let left = (map.page_count - pages) / map.level.pages();
-        Batch {
-            ipa,
-            pa: Pa(map.pa.0 + offset),
-            level: map.level,
-            attributes: map.attributes,
-            sequence: map.sequence,
-            leaf_count: left.min(in_table).min(self.batch_leaves(map.level)),
-        }
+    fn next_batch<S: Source>(&self, all: &Batch<S>, done: u64) -> Batch<S> {
+        let ipa = Ipa(all.ipa.0 + done * all.level.bytes());
+        let in_table = (TABLE_ENTRIES - all.level.index(ipa.0)) as u64;
+        let left = all.leaf_count - done;
+        let leaf_count = left.min(in_table).min(self.batch_leaves(all.level));
+        Batch { ipa, first: done, leaf_count, ..*all }
     }
 
     /// Maps one batch; returns the leaves done and what stopped it.
-    pub(crate) fn map_batch<E: Env>(&self, env: &E, batch: &Batch) -> (u64, Option<Error>) {
+    pub(crate) fn map_batch<E: Env, S: Source>(
+        &self,
+        env: &E,
+        batch: &Batch<S>,
+    ) -> (u64, Option<Error>) {
         let (shared, error) = acquire(env, batch);
         let batch = &Batch { leaf_count: shared, ..*batch };
-        if shared == 0 {
-            return (0, error);
+        if batch.leaves().next().is_none() {
+            return (shared, error);
         }
         let installed = self.prepare(env, batch).and_then(|mut reserve| {
             let installed = self.commit(env, batch, &mut reserve);
@@ -141,7 +175,9 @@ impl Stage2 {
         });
         let new = installed.as_ref().map_or(0, |installed| installed.new.bits);
         for index in (0..shared).filter(|index| new >> index & 1 == 0) {
-            env.release(batch.leaf_pa(index), batch.level);
+            if let Some(wanted) = batch.leaf(index) {
+                env.release(wanted.pa, batch.level);
+            }
         }
         match installed {
             Ok(installed) => (self.make_visible(env, &installed), installed.stopped.or(error)),
@@ -150,12 +186,12 @@ impl Stage2 {
     }
 
     /// Allocates what the batch's path lacks, and makes the memory coherent for the guest.
-    fn prepare<E: Env>(&self, env: &E, batch: &Batch) -> Result<Reserve, Error> {
+    fn prepare<E: Env, S: Source>(&self, env: &E, batch: &Batch<S>) -> Result<Reserve, Error> {
         let reserve = self.reserve(env, batch.ipa, batch.level)?;
         if !self.config.fwb {
-            env.clean(batch.pa, batch.leaf_count * batch.level.bytes());
+            clean(env, batch);
         }
-        if batch.attributes.is_executable() && !self.config.dic {
+        if !self.config.dic && batch.leaves().any(|wanted| wanted.attributes.is_executable()) {
             env.invalidate_instructions();
         }
         Ok(reserve)
@@ -187,10 +223,10 @@ impl Stage2 {
     }
 
     /// Installs tables and leaves inside the gate, if the contract permits.
-    fn commit<E: Env>(
+    fn commit<E: Env, S: Source>(
         &self,
         env: &E,
-        batch: &Batch,
+        batch: &Batch<S>,
         reserve: &mut Reserve,
     ) -> Result<Installed, Error> {
         let inside = self.contract.enter(env);
@@ -226,13 +262,15 @@ impl Stage2 {
         }
     }
 
-    fn install(&self, at: &Position<'_>, batch: &Batch) -> Installed {
+    fn install<S: Source>(&self, at: &Position<'_>, batch: &Batch<S>) -> Installed {
         let none = Mask::new(batch.ipa, batch.level);
         let mut installed = Installed { new: none, relaxed: none, done: 0, stopped: None };
         for (index, entry) in at.entries(batch.leaf_count).iter().enumerate() {
-            let pa = batch.leaf_pa(index as u64);
-            let leaf = self.leaf_of(batch.attributes, pa, batch.level);
-            match install_leaf(entry, leaf, batch.level) {
+            let change = batch.leaf(index as u64).map_or(Ok(Change::None), |wanted| {
+                let leaf = self.leaf_of(wanted.attributes, wanted.pa, batch.level);
+                install_leaf(entry, leaf, batch.level)
+            });
+            match change {
                 Ok(Change::New) => installed.new.set(index),
                 Ok(Change::Relaxed) => installed.relaxed.set(index),
                 Ok(Change::None) => {}
@@ -260,14 +298,35 @@ impl Stage2 {
     }
 }
 
-/// Takes a share in each page of a batch; returns how many, and why not all.
-fn acquire<E: Env>(env: &E, batch: &Batch) -> (u64, Option<Error>) {
+/// Takes a share in the memory of each leaf of a batch; returns of how many, and why not all.
+fn acquire<E: Env, S: Source>(env: &E, batch: &Batch<S>) -> (u64, Option<Error>) {
     for index in 0..batch.leaf_count {
-        if let Err(error) = env.acquire(batch.leaf_pa(index), batch.level) {
+        if let Some(wanted) = batch.leaf(index)
+            && let Err(error) = env.acquire(wanted.pa, batch.level)
+        {
             return (index, Some(error));
         }
     }
     (batch.leaf_count, None)
+}
+
+/// Cleans a batch's memory from the caches, as much at a time as lies together.
+fn clean<E: Env, S: Source>(env: &E, batch: &Batch<S>) {
+    let (mut start, mut end) = (Pa(0), Pa(0));
+    for wanted in batch.leaves() {
+        if wanted.pa != end {
+            clean_between(env, start, end);
+            start = wanted.pa;
+        }
+        end = Pa(wanted.pa.0 + batch.level.bytes());
+    }
+    clean_between(env, start, end);
+}
+
+fn clean_between<E: Env>(env: &E, start: Pa, end: Pa) {
+    if start != end {
+        env.clean(start, end.0 - start.0);
+    }
 }
 
 /// Tells whether a table can be linked where a walk ended early.

@@ -18,6 +18,7 @@ use crate::hardware::{Env, Removed};
 use crate::leaves::Mask;
 use crate::map::Batch;
 use crate::range::Range;
+use crate::source::Run;
 use crate::stage2::{Stage2, count_retry, flush_relaxed, permit};
 use crate::sync::{Weakness, weakened};
 use crate::walk::{self, Position};
@@ -74,7 +75,8 @@ impl Stage2 {
     /// Maps where nothing stood.
     fn set_nothing<E: Env>(&self, env: &E, set: &Set) -> Result<(), Error> {
         let &Set { ipa, pa, level, attributes, sequence } = set;
-        let batch = Batch { ipa, pa, level, attributes, sequence, leaf_count: 1 };
+        let source = Run { pa, level, attributes };
+        let batch = Batch { ipa, level, source, first: 0, leaf_count: 1, sequence };
         self.map_batch(env, &batch).1.map_or(Ok(()), Err)
     }
 

@@ -168,6 +168,12 @@ pub enum Call {
         flags: MapFlags,
         sequence: u64,
     },
+    MapList {
+        vm: VmHandle,
+        range: IpaRange,
+        list: Pa,
+        sequence: u64,
+    },
     Unmap {
         vm: VmHandle,
         range: IpaRange,

@@ -1,7 +1,7 @@
 //! Decodes the calls on a VM's addresses: x1 is the VM, x2 the first address, then what the call takes.
 
 use super::*;
-use verdigris_abi::{AGE_BUFFER_PAGES, AGE_REGISTER_PAGES, WORKING_SET_MAP_PAGES};
+use verdigris_abi::{AGE_BUFFER_PAGES, AGE_REGISTER_PAGES, MAP_LIST_PAGES, WORKING_SET_MAP_PAGES};
 
 /// Pages whose idle ages fill one page of a working set's region: a byte each.
 const AGES_PER_PAGE: u64 = PAGE_SIZE;
@@ -14,6 +14,7 @@ const DIRTY_TO_BUFFER: u64 = flags::UNMAP_DIRTY | flags::UNMAP_TO_BUFFER;
 pub(super) fn decode(number: u32, x: &Registers) -> Status<Call> {
     match number {
         call::MAP => map(x),
+        call::MAP_LIST => map_list(x),
         call::SET => set(x),
         call::UNMAP | call::INVALIDATE_BEGIN | call::INVALIDATE_END => removal(number, x),
         call::AGE => age(x),
@@ -40,6 +41,12 @@ fn map(x: &Registers) -> Status<Call> {
     }
     let range = whole_leaves(range, flags.size)?;
     Ok(Call::Map { vm: vm(x[1])?, range, target, flags, sequence: x[6] })
+}
+
+/// Decodes MAP_LIST. What the list says is in the host's memory, and so it isn't looked at here.
+fn map_list(x: &Registers) -> Status<Call> {
+    at_most(x[3], MAP_LIST_PAGES)?;
+    Ok(Call::MapList { vm: vm(x[1])?, range: range(x)?, list: page(x[4])?, sequence: x[5] })
 }
 
 /// Decodes SET: one leaf.

@@ -91,7 +91,7 @@ fn takes_progress_of_a_begin_only_when_it_is_resumed() {
 
 #[test]
 fn answers_unknown_numbers_as_not_supported() {
-    for number in [0xc600_0006, 0xc600_0026, 0xc600_003d, 0xc600_0044, 0x8600_0000, 0xc600_ffff] {
+    for number in [0xc600_0006, 0xc600_0026, 0xc600_003e, 0xc600_0044, 0x8600_0000, 0xc600_ffff] {
         assert_eq!(refused(&[number, 1, 0, 1]), Error::NotSupported);
     }
 }
@@ -306,4 +306,28 @@ fn decodes_the_calls_that_name_a_vcpu_alone() {
         assert_eq!(refused(&[number, 3, 64]), Error::NoEntry);
         assert_eq!(refused(&[number, 0, 1]), Error::NoEntry);
     }
+}
+
+#[test]
+fn decodes_a_list_of_pages_to_map() {
+    let call = |ipa, pages, list| {
+        Call::decode(&registers(&[0xc600_003d, 2, ipa, pages, list, 0x1234_5678]))
+    };
+    let Ok(Call::MapList { vm, range, list, sequence }) = call(0x5000, 512, 0x8000) else {
+        panic!("no list of pages")
+    };
+    assert_eq!((vm.0, range.start().0, range.page_count()), (2, 0x5000, 512));
+    assert_eq!((list.0, sequence), (0x8000, 0x1234_5678));
+    for (ipa, pages, list) in [
+        (0x5000, 513, 0x8000),
+        (0x5000, 0, 0x8000),
+        (0x5000, u64::MAX, 0x8000),
+        (0x5800, 1, 0x8000),
+        ((1 << 52) - 0x1000, 2, 0x8000),
+        (0x5000, 1, 0x8008),
+        (0x5000, 1, 1 << 52),
+    ] {
+        assert_eq!(call(ipa, pages, list), Err(Error::Invalid), "{ipa:#x} {pages} {list:#x}");
+    }
+    assert_eq!(refused(&[0xc600_003d, 0, 0x5000, 1, 0x8000]), Error::NoEntry);
 }

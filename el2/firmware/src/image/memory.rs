@@ -186,7 +186,7 @@ pub fn zero(start: Pa, count: u64) {
     unsafe { (start.0 as *mut u8).write_bytes(0, (count * PAGE_SIZE) as usize) };
 }
 
-/// A page of the host's that EL2 may write for the length of a call, because it holds a share in it.
+/// A page of the host's that EL2 may use for the length of a call, because it holds a share in it.
 pub struct HostPage(Pa);
 
 impl HostPage {
@@ -197,6 +197,13 @@ impl HostPage {
     pub fn take(page: Pa) -> Status<Self> {
         ownership().share(page, LeafSize::Page)?;
         Ok(Self(page))
+    }
+
+    /// Reads a 64-bit word of the page, once: the host may write another one the next moment.
+    #[inline]
+    pub fn read(&self, index: usize) -> u64 {
+        // SAFETY: as in `write`.
+        unsafe { self.word_at(index).read_volatile() }
     }
 
     /// Writes a 64-bit word of the page.
@@ -225,6 +232,7 @@ impl HostPage {
         self.0.0 as *mut _
     }
 
+    #[inline(always)]
     fn word_at(&self, index: usize) -> *mut u64 {
         assert!(index < Self::WORDS, "a page has 512 words");
         (self.0.0 as *mut u64).wrapping_add(index)

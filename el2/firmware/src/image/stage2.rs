@@ -4,13 +4,16 @@
 //! registers that it needs and no more: what a call costs apart from its leaves is nearly all of the cost
 //! of a short one.
 
-use verdigris_abi::{Error, Ipa, Pa, Status, WORKING_SET_BUCKETS, flags};
+use verdigris_abi::{Error, Ipa, MAP_LIST_PAGES, Pa, Status, WORKING_SET_BUCKETS, flags};
 use verdigris_core::call::{
     AgeFlush, BitSink, Call, IpaRange, LeafSize, MapFlags, PaRange, Registers, VmHandle,
 };
-use verdigris_stage2::{self as engine, Attributes, Level, Map, Outcome, Range, WordSink};
+use verdigris_stage2::{
+    self as engine, Attributes, Level, ListEntry, Map, MapList, Outcome, Range, WordSink,
+};
 
 use super::bits::{self, Dirty, Words};
+use super::memory::HostPage;
 use super::percpu::PerCpu;
 use super::vm::VmRef;
 use super::vm_env::VmEnv;
@@ -26,6 +29,9 @@ pub fn answer(call: &Call, x: &mut Registers, percpu: &PerCpu) -> Option<Status>
             remove(call, x, percpu)
         }
         Call::Map { .. } => map(call, x, percpu),
+        Call::MapList { vm, range, list, sequence } => {
+            map_list(vm, range, list, sequence, x, percpu)
+        }
         Call::Set { .. } => set(call, x, percpu),
         Call::Flush { vm } => flush(vm, percpu),
         Call::WriteProtect { vm, range } => write_protect(vm, range, x, percpu),
@@ -57,6 +63,35 @@ fn map(call: &Call, x: &mut Registers, percpu: &PerCpu) -> Status {
     };
     let vm = VmRef::get(vm, percpu)?;
     finish(vm.stage2.map(&VmEnv::new(&vm, percpu), &map), x)
+}
+
+/// Maps what a page of the host's lists. The list is copied whole before any of it is looked at: what the
+/// host makes of it afterwards concerns nobody.
+#[inline(never)]
+fn map_list(
+    vm: VmHandle,
+    range: IpaRange,
+    list: Pa,
+    sequence: u64,
+    x: &mut Registers,
+    percpu: &PerCpu,
+) -> Status {
+    let mut entries = [ListEntry::NONE; MAP_LIST_PAGES as usize];
+    let entries = &mut entries[..range.page_count() as usize];
+    let vm = VmRef::get(vm, percpu)?;
+    if let Err(error) = read_list(list, entries) {
+        return finish(Outcome::stopped(0, error), x);
+    }
+    let map = MapList { ipa: range.start(), pages: entries, sequence };
+    finish(vm.stage2.map_list(&VmEnv::new(&vm, percpu), &map), x)
+}
+
+fn read_list(list: Pa, entries: &mut [ListEntry]) -> Status {
+    let page = HostPage::take(list)?;
+    for (index, entry) in entries.iter_mut().enumerate() {
+        *entry = ListEntry::new(page.read(index))?;
+    }
+    Ok(())
 }
 
 #[inline(never)]

@@ -13,6 +13,7 @@ mod hotplug;
 mod invalidation;
 mod lifetime;
 mod lists;
+mod map_list;
 mod mapping;
 mod migration;
 mod registers;
@@ -37,6 +38,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         arguments::vcpus::TESTS,
         arguments::engine::TESTS,
         mapping::TESTS,
+        map_list::TESTS,
         blocks::TESTS,
         exits::TESTS,
         registers::TESTS,

@@ -59,6 +59,9 @@ fn counts_of_calls() {
         scene.refuses(function, &[vm, DATA, 1025, 0, 0], &[Error::Invalid]);
         scene.refuses(function, &[vm, DATA, 32769, buffer, spare], &[Error::Invalid]);
     }
+    for bad in [0, 513, 32768, u64::MAX] {
+        scene.refuses(call::MAP_LIST, &[vm, DATA + 0x1_0000, bad, spare, 0], &[Error::Invalid]);
+    }
     for bad in [0, 17, u64::MAX] {
         scene.refuses(call::VM_RECLAIM, &[vm, bad], &[Error::Invalid]);
     }

@@ -104,6 +104,8 @@ impl Scene {
             (call::VCPU_REG_LIST, vec![vm, 0, 0]),
             (call::VCPU_RESET, vec![vm, 0]),
             (call::MAP, vec![vm, DATA + 0x1_0000, spare, 1, RWX, 0]),
+            // What is in the list is zero: nothing to map.
+            (call::MAP_LIST, vec![vm, DATA + 0x1_0000, 1, spare, 0]),
             (call::UNMAP, vec![vm, DATA, 1]),
             (call::INVALIDATE_BEGIN, vec![vm, DATA, 1, 0, 0]),
             (call::INVALIDATE_END, vec![vm, DATA, 1, 1]),
@@ -170,7 +172,7 @@ fn ranges() {
                 call::SET | call::WORKING_SET_DESTROY if count == 1 => None,
                 call::UNMAP | call::INVALIDATE_BEGIN | call::INVALIDATE_END => Some(2),
                 call::AGE | call::TEST_AGE | call::WRITE_PROTECT | call::HARVEST => Some(2),
-                call::SPLIT | call::COLLAPSE | call::TABLES_RECLAIM => Some(2),
+                call::SPLIT | call::COLLAPSE | call::TABLES_RECLAIM | call::MAP_LIST => Some(2),
                 call::WORKING_SET_CREATE | call::WORKING_SET_HISTOGRAM => Some(2),
                 call::WORKING_SET_MAP => Some(2),
                 _ => continue,

@@ -10,7 +10,7 @@ use crate::pages::Pages;
 use crate::raw::raw;
 use crate::vm::{IPA_BITS, RW, Vm};
 
-test_table! { "suite", 20: pages_not_owned, pages_shared_or_donated, blocks_misplaced, failure_after_progress }
+test_table! { "suite", 20: pages_not_owned, pages_shared_or_donated, blocks_misplaced, bad_entries_of_lists, failure_after_progress }
 
 /// Calls that take a page, with `pa` as that page.
 fn calls_on_page(scene: &Scene, pa: u64) -> Vec<(u32, Vec<u64>)> {
@@ -18,6 +18,7 @@ fn calls_on_page(scene: &Scene, pa: u64) -> Vec<(u32, Vec<u64>)> {
     let dirty = flags::UNMAP_DIRTY | flags::UNMAP_TO_BUFFER;
     vec![
         (call::MAP, vec![vm, DATA + 0x1_0000, pa, 1, RW, 0]),
+        (call::MAP_LIST, vec![vm, DATA + 0x1_0000, 4, pa, 0]),
         (call::SET, vec![vm, DATA, pa, RW, 0]),
         (call::VM_DONATE, vec![vm, pa, 1]),
         (call::VM_CREATE, vec![IPA_BITS, pa]),
@@ -96,6 +97,43 @@ fn blocks_misplaced() {
     scene.refuses(call::MAP, &[vm, DATA, pa, 512, large, 0], &[Error::Exists]);
     scene.refuses(call::SET, &[vm, DATA, pa, large, 0], &[Error::Exists]);
     assert_eq!(page_state(pa), PageState::FREE);
+}
+
+/// An error of the list itself comes before any page.
+#[track_caller]
+fn list_is_refused(scene: &Scene, list: &Pages, count: u64, error: Error) {
+    let arguments = [scene.vm(), DATA + 0x1_0000, count, list.address(0), 0];
+    scene.refuses(call::MAP_LIST, &arguments, &[error]);
+}
+
+/// One bad entry, wherever it stands, and nothing of the list is mapped.
+fn bad_entries_of_lists() {
+    let scene = Scene::new();
+    let (list, page) = (Pages::single(1), scene.spare.address(0));
+    let clean_but_never_written = flags::PROT_READ | flags::MAP_CLEAN;
+    let flag_sets =
+        [0, flags::PROT_WRITE, flags::PROT_EXEC, flags::MAP_OLD, clean_but_never_written];
+    let unknown = [4, 5].into_iter().chain(7..12).chain(48..64).map(|bit| RW | 1 << bit);
+    for bad in flag_sets.into_iter().chain(unknown) {
+        for place in [0, 1, 69, 511] {
+            (0..512).for_each(|index| list.write(0, index, page | RW));
+            list.write(0, place, page | bad);
+            list_is_refused(&scene, &list, 512, Error::Invalid);
+            // Behind the end nobody looks.
+            if place == 511 {
+                (0..511).for_each(|index| list.write(0, index, 0));
+                let arguments = [scene.vm(), DATA + 0x1_0000, 511, list.address(0), 0];
+                assert!(raw().value(call::MAP_LIST, &arguments).is_ok());
+            }
+        }
+    }
+    list.write(0, 0, DEVICE | RW);
+    list_is_refused(&scene, &list, 1, Error::NotOwner);
+    for address in [scene.firmware, DEVICE] {
+        let arguments = [scene.vm(), DATA + 0x1_0000, 1, address & !0xfff, 0];
+        let reply = raw().call(call::MAP_LIST, &arguments);
+        assert_eq!((reply.status(), reply.0[1]), (Err(Error::NotOwner), 0), "no progress");
+    }
 }
 
 /// A range whose second page can't be mapped: the first is, and the error comes with that progress.
