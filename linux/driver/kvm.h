@@ -363,12 +363,13 @@ void vg_slot_link(struct vg_vm *vm, struct vg_slot *slot);
 void vg_slot_unlink(struct vg_vm *vm, struct vg_slot *slot);
 bool vg_slots_overlap(struct vg_vm *vm, const struct vg_slot *own, u64 gfn, unsigned long npages);
 struct vg_slot *vg_slot_by_id(struct vg_vm *vm, u32 id); /* under slots_lock */
+struct vg_slot *vg_slot_at(struct vg_vm *vm, u64 gfn); /* gate entered or locked */
 struct vg_slot_view vg_slot_look(struct vg_vm *vm, u64 gfn);
 /* The first slot that meets [start, last], then the next; gate entered or locked. */
 struct vg_slot *vg_slot_first_hva(struct vg_vm *vm, unsigned long start, unsigned long last);
 struct vg_slot *vg_slot_next_hva(struct vg_slot *slot, unsigned long start, unsigned long last);
 
-/* kvm_change.c: under slots_lock */
+/* kvm_change.c */
 int vg_slots_set(struct vg_vm *vm, const struct kvm_userspace_memory_region2 *region);
 
 /* kvm_notifier.c */
@@ -404,10 +405,20 @@ struct vg_leaf {
 	unsigned long pfn;	/* of the page that was asked about */
 	bool is_writable;
 	bool is_dirty;
+	bool is_special;	/* no page of the process: the page of zeros, a device */
 };
 struct vg_leaf vg_leaf_look(struct mm_struct *mm, unsigned long hva);
 
-/* kvm_dirty.c: under slots_lock, save vg_dirty_note(), which notifiers call */
+/* kvm_around.c: the neighbours of a fault */
+struct vg_around {
+	u64 first;		/* guest page of the first entry */
+	unsigned int count;	/* entries */
+	u64 *list;		/* VG_FAULT_AROUND_MAX of them */
+};
+unsigned int vg_around_look(struct vg_vm *vm, const struct vg_slot_view *view, u64 gfn,
+			    u64 prot_exec, struct vg_around *around);
+
+/* kvm_dirty.c: start and stop under slots_lock; notifiers note */
 unsigned long *vg_dirty_alloc(struct vg_vm *vm, unsigned long npages);
 void vg_dirty_start(struct vg_vm *vm, struct vg_slot *slot);
 void vg_dirty_stop(struct vg_vm *vm, struct vg_slot *slot);

@@ -236,24 +236,30 @@ static int slot_change(struct vg_vm *vm, struct vg_slot *slot,
 	return ret;
 }
 
+static int slots_set(struct vg_vm *vm, const struct kvm_userspace_memory_region2 *region)
+{
+	struct vg_slot *slot = vg_slot_by_id(vm, region->slot);
+
+	if (!region->memory_size)
+		return slot ? slot_delete(vm, slot) : -EINVAL;
+	return slot ? slot_change(vm, slot, region) : slot_create(vm, region);
+}
+
 /**
  * vg_slots_set() - creates, deletes or changes a slot
- * @vm: the VM, with its slots_lock held
+ * @vm: the VM
  * @region: what is to be
  *
  * Return: 0, or an error, after which nothing has changed.
  */
 int vg_slots_set(struct vg_vm *vm, const struct kvm_userspace_memory_region2 *region)
 {
-	struct vg_slot *slot;
-	int ret;
+	int ret = check_arguments(region);
 
-	lockdep_assert_held(&vm->slots_lock);
-	ret = check_arguments(region);
 	if (ret)
 		return ret;
-	slot = vg_slot_by_id(vm, region->slot);
-	if (!region->memory_size)
-		return slot ? slot_delete(vm, slot) : -EINVAL;
-	return slot ? slot_change(vm, slot, region) : slot_create(vm, region);
+	mutex_lock(&vm->slots_lock);
+	ret = slots_set(vm, region);
+	mutex_unlock(&vm->slots_lock);
+	return ret;
 }

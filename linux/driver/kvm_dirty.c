@@ -203,17 +203,7 @@ static struct vg_slot *find_log(struct vg_vm *vm, u32 id)
 	return slot && slot->dirty ? slot : ERR_PTR(-ENOENT);
 }
 
-/**
- * vg_dirty_get() - serves KVM_GET_DIRTY_LOG
- * @vm: the VM, with its slots_lock held
- * @log: what is asked
- *
- * With manual clearing the bits stay; without, they are told once, unless the
- * answer can't be written.
- *
- * Return: 0 or an error.
- */
-int vg_dirty_get(struct vg_vm *vm, const struct kvm_dirty_log *log)
+static int dirty_get(struct vg_vm *vm, const struct kvm_dirty_log *log)
 {
 	struct vg_slot *slot = find_log(vm, log->slot);
 	unsigned long *answer;
@@ -237,6 +227,26 @@ int vg_dirty_get(struct vg_vm *vm, const struct kvm_dirty_log *log)
 	return -EFAULT;
 }
 
+/**
+ * vg_dirty_get() - serves KVM_GET_DIRTY_LOG
+ * @vm: the VM
+ * @log: what is asked
+ *
+ * With manual clearing the bits stay; without, they are told once, unless the
+ * answer can't be written.
+ *
+ * Return: 0 or an error.
+ */
+int vg_dirty_get(struct vg_vm *vm, const struct kvm_dirty_log *log)
+{
+	int ret;
+
+	mutex_lock(&vm->slots_lock);
+	ret = dirty_get(vm, log);
+	mutex_unlock(&vm->slots_lock);
+	return ret;
+}
+
 static int check_clear(const struct vg_slot *slot, const struct kvm_clear_dirty_log *log)
 {
 	if (log->first_page > slot->npages || log->num_pages > slot->npages - log->first_page)
@@ -246,23 +256,30 @@ static int check_clear(const struct vg_slot *slot, const struct kvm_clear_dirty_
 	return 0;
 }
 
-/**
- * vg_dirty_clear() - serves KVM_CLEAR_DIRTY_LOG
- * @vm: the VM, with its slots_lock held
- * @log: what is to be cleared
- *
- * Pages of which a bit is cleared are clean at EL2 before: what is written after
- * this is logged.  What the harvest tells of other pages stays.
- *
- * Return: 0 or an error.
- */
-int vg_dirty_clear(struct vg_vm *vm, const struct kvm_clear_dirty_log *log)
+/* Clears the bits of @mask, from page @first on, once their pages are clean at EL2. */
+static int clear_bits(struct vg_vm *vm, struct vg_slot *slot, u64 first, u64 npages,
+		      const unsigned long *mask)
 {
-	unsigned long *mask, *dirty;
-	struct vg_slot *slot;
-	size_t words, i;
+	unsigned long *dirty = slot->dirty + first / BITS_PER_LONG;
+	size_t i;
 	int ret;
 
+	ret = harvest(vm, slot, first, npages, false);
+	if (ret)
+		return ret;
+	for (i = 0; i < BITS_TO_LONGS(npages); i++)
+		if (mask[i])
+			set_mask_bits(&dirty[i], mask[i], 0UL);
+	return 0;
+}
+
+static int dirty_clear(struct vg_vm *vm, const struct kvm_clear_dirty_log *log)
+{
+	unsigned long *mask;
+	struct vg_slot *slot;
+	int ret;
+
+	/* Which of two mistakes is told: this before a slot that isn't there. */
 	if (log->slot < VG_MAX_SLOTS && log->first_page % 64)
 		return -EINVAL;
 	slot = find_log(vm, log->slot);
@@ -271,16 +288,28 @@ int vg_dirty_clear(struct vg_vm *vm, const struct kvm_clear_dirty_log *log)
 	ret = check_clear(slot, log);
 	if (ret)
 		return ret;
-	words = BITS_TO_LONGS(log->num_pages);
 	mask = log_answer(slot);
-	if (copy_from_user(mask, log->dirty_bitmap, words * sizeof(*mask)))
+	if (copy_from_user(mask, log->dirty_bitmap, BITS_TO_LONGS(log->num_pages) * sizeof(*mask)))
 		return -EFAULT;
-	ret = harvest(vm, slot, log->first_page, log->num_pages, false);
-	if (ret)
-		return ret;
-	dirty = slot->dirty + log->first_page / BITS_PER_LONG;
-	for (i = 0; i < words; i++)
-		if (mask[i])
-			set_mask_bits(&dirty[i], mask[i], 0UL);
-	return 0;
+	return clear_bits(vm, slot, log->first_page, log->num_pages, mask);
+}
+
+/**
+ * vg_dirty_clear() - serves KVM_CLEAR_DIRTY_LOG
+ * @vm: the VM
+ * @log: what is to be cleared
+ *
+ * What is written to a page after its bit was cleared is logged.  What the harvest
+ * tells of other pages stays.
+ *
+ * Return: 0 or an error.
+ */
+int vg_dirty_clear(struct vg_vm *vm, const struct kvm_clear_dirty_log *log)
+{
+	int ret;
+
+	mutex_lock(&vm->slots_lock);
+	ret = dirty_clear(vm, log);
+	mutex_unlock(&vm->slots_lock);
+	return ret;
 }

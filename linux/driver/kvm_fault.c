@@ -35,6 +35,7 @@
  * @wants_write: the guest wrote, or a page for reading can't be shared more often
  * @is_writable: the process may write to it, and so may the guest
  * @prot: VERDIGRIS_PROT_EXEC, or 0
+ * @prot_around: the same for neighbours
  * @leaf: what the host has there
  */
 struct lookup {
@@ -45,6 +46,7 @@ struct lookup {
 	bool wants_write;
 	bool is_writable;
 	u64 prot;
+	u64 prot_around;
 	struct vg_leaf leaf;
 };
 
@@ -52,11 +54,9 @@ struct lookup {
  * Executing needs the instruction cache to be invalidated where it doesn't see
  * data by itself; so there a page becomes executable when it is executed.
  */
-static u64 prot_exec(const struct vg_fault *fault)
+static u64 prot_around(void)
 {
-	bool is_free = cpus_have_cap(ARM64_HAS_CACHE_DIC);
-
-	return is_free || fault->flags & VERDIGRIS_FAULT_EXEC ? VERDIGRIS_PROT_EXEC : 0;
+	return cpus_have_cap(ARM64_HAS_CACHE_DIC) ? VERDIGRIS_PROT_EXEC : 0;
 }
 
 static bool is_logged(const struct lookup *lookup)
@@ -130,52 +130,130 @@ static bool is_current(struct vg_vm *vm, const struct lookup *lookup)
 	return READ_ONCE(vm->generation) == lookup->view.generation && !READ_ONCE(vm->mm_gone);
 }
 
-/* Maps @npages from page @gfn on, whose first is @pfn.  Returns the firmware's status. */
-static long map_range(struct vg_vm *vm, const struct lookup *lookup, u64 gfn, u64 pfn, u64 npages,
-		      u64 flags, u64 sequence)
+/* Maps what was looked up as a page, or as the block of @npages that has it. */
+static long map_aligned(struct vg_vm *vm, const struct lookup *lookup, u64 npages, u64 block,
+			u64 sequence)
 {
+	u64 gfn = ALIGN_DOWN(lookup->gfn, npages), done = 0;
+	u64 pfn = ALIGN_DOWN(page_to_pfn(lookup->page), npages);
 	long status = VERDIGRIS_RETRY;
-	u64 done = 0;
 	int section;
 
 	vg_count(vm, VG_STAT_MAPS);
 	section = srcu_read_lock(&vm->srcu);
 	if (is_current(vm, lookup))
 		status = vg_call_map(vm->handle, gfn << PAGE_SHIFT, pfn << PAGE_SHIFT, npages,
-				     map_flags(lookup) | flags, sequence, &done);
+				     map_flags(lookup) | block, sequence, &done);
 	srcu_read_unlock(&vm->srcu, section);
 	if (!status)
 		vg_add(vm, VG_STAT_PAGES_MAPPED, npages);
 	return status;
 }
 
-static long map_page(struct vg_vm *vm, struct lookup *lookup, u64 sequence)
+/* The page and its neighbours.  Any failure may be a neighbour's. */
+static long map_around(struct vg_vm *vm, const struct lookup *lookup, u64 *list, u64 sequence)
 {
-	return map_range(vm, lookup, lookup->gfn, page_to_pfn(lookup->page), 1, 0, sequence);
+	u64 pa = page_to_phys(lookup->page), done = 0;
+	struct vg_around around = { .list = list };
+	long status = VERDIGRIS_RETRY;
+	unsigned int found;
+	int section;
+
+	found = vg_around_look(vm, &lookup->view, lookup->gfn, lookup->prot_around, &around);
+	if (!found)
+		return VERDIGRIS_NOT_SUPPORTED;
+	list[lookup->gfn - around.first] = pa | map_flags(lookup);
+	vg_count(vm, VG_STAT_MAPS);
+	section = srcu_read_lock(&vm->srcu);
+	if (is_current(vm, lookup))
+		status = vg_call_map_list(vm->handle, around.first << PAGE_SHIFT, around.count,
+					  virt_to_phys(list), sequence, &done);
+	srcu_read_unlock(&vm->srcu, section);
+	if (status)
+		return status;
+	vg_add(vm, VG_STAT_PAGES_MAPPED, found + 1);
+	vg_add(vm, VG_STAT_PAGES_AROUND, found);
+	return 0;
 }
 
 /*
  * Something else is where a page is to be: a block of the same memory, from a time
  * when the host had it as one.  Takes it away; the next fault finds nothing there.
  */
-static void clear_place(struct vg_vm *vm, u64 gfn)
+static void clear_place(struct vg_vm *vm, const struct lookup *lookup)
 {
-	u64 npages = PMD_SIZE >> PAGE_SHIFT, start = ALIGN_DOWN(gfn, npages);
+	u64 npages = PMD_SIZE >> PAGE_SHIFT, gfn, end;
+	struct vg_slot *slot;
 
-	vg_invalidate_begin(vm, NULL, start, npages, true);
-	vg_invalidate_end(vm, start, npages, true);
+	vg_gate_enter(&vm->gate);
+	slot = vg_slot_at(vm, lookup->gfn);
+	if (slot) {
+		gfn = max(ALIGN_DOWN(lookup->gfn, npages), slot->base_gfn);
+		end = min(ALIGN_DOWN(lookup->gfn, npages) + npages, slot->base_gfn + slot->npages);
+		vg_invalidate_begin(vm, slot, gfn, end - gfn, true);
+		vg_invalidate_end(vm, gfn, end - gfn, true);
+	}
+	vg_gate_leave(&vm->gate);
 }
 
-/* Maps what was looked up; returns the firmware's status. */
-static long map_lookup(struct vg_vm *vm, struct lookup *lookup, u64 sequence)
+/*
+ * A block is what the host has as one, and lies alike in the guest, the process and
+ * the machine.  A slot that logs is told of pages.
+ */
+static bool fits_block(const struct lookup *lookup, unsigned int shift)
+{
+	u64 npages = BIT_ULL(shift - PAGE_SHIFT), gfn = ALIGN_DOWN(lookup->gfn, npages);
+	u64 offset = lookup->gfn - gfn;
+	const struct vg_slot_view *view = &lookup->view;
+
+	return lookup->leaf.shift >= shift && !is_logged(lookup) &&
+	       (lookup->hva >> PAGE_SHIFT) % npages == offset &&
+	       page_to_pfn(lookup->page) % npages == offset && gfn >= view->base_gfn &&
+	       gfn + npages <= view->base_gfn + view->npages;
+}
+
+static long map_block(struct vg_vm *vm, const struct lookup *lookup, unsigned int shift,
+		      u64 block, u64 sequence)
+{
+	u64 npages = BIT_ULL(shift - PAGE_SHIFT), done;
+	u64 gfn = ALIGN_DOWN(lookup->gfn, npages);
+	long status;
+
+	if (!fits_block(lookup, shift))
+		return VERDIGRIS_NOT_SUPPORTED;
+	status = map_aligned(vm, lookup, npages, block, sequence);
+	if (status == VERDIGRIS_EXISTS &&
+	    !vg_call_collapse(vm->handle, gfn << PAGE_SHIFT, npages, block, &done))
+		status = map_aligned(vm, lookup, npages, block, sequence);
+	if (!status)
+		vg_count(vm, VG_STAT_BLOCKS_MAPPED);
+	return status;
+}
+
+/* Tells whether there is no use in trying something smaller. */
+static bool is_final(long status)
+{
+	return status != VERDIGRIS_NOT_SUPPORTED && status != VERDIGRIS_EXISTS &&
+	       status != VERDIGRIS_NOT_OWNER && status != VERDIGRIS_LIMIT;
+}
+
+/* Maps what was looked up, as large as it can be; returns the firmware's status. */
+static long map_lookup(struct vg_vm *vm, const struct lookup *lookup, u64 *list, u64 sequence)
 {
 	long status;
 
-	tell_dirty(lookup);
-	status = map_page(vm, lookup, sequence);
+	status = map_block(vm, lookup, PUD_SHIFT, VERDIGRIS_MAP_BLOCK_1G, sequence);
+	if (!is_final(status))
+		status = map_block(vm, lookup, PMD_SHIFT, VERDIGRIS_MAP_BLOCK_2M, sequence);
+	if (is_final(status))
+		return status;
+	status = map_around(vm, lookup, list, sequence);
+	if (!status || status == VERDIGRIS_NO_MEMORY)
+		return status;
+	status = map_aligned(vm, lookup, 1, 0, sequence);
 	if (status != VERDIGRIS_EXISTS)
 		return status;
-	clear_place(vm, lookup->gfn);
+	clear_place(vm, lookup);
 	return VERDIGRIS_RETRY;
 }
 
@@ -205,10 +283,17 @@ static enum vg_outcome lookup_failed(struct vg_vcpu *vcpu, const struct lookup *
 	return VG_EXIT_ERROR;
 }
 
+/* Waits for what meets anything that this fault may have tried to map. */
 static enum vg_outcome refused(struct vg_vcpu *vcpu, const struct lookup *lookup, int *error)
 {
+	u64 npages = 1;
+
+	if (fits_block(lookup, PUD_SHIFT))
+		npages = PUD_SIZE >> PAGE_SHIFT;
+	else if (fits_block(lookup, PMD_SHIFT))
+		npages = PMD_SIZE >> PAGE_SHIFT;
 	vg_count(vcpu->vm, VG_STAT_REFUSALS);
-	if (!vg_invalidations_wait(vcpu->vm, lookup->gfn, 1))
+	if (!vg_invalidations_wait(vcpu->vm, ALIGN_DOWN(lookup->gfn, npages), npages))
 		return VG_RUN_AGAIN;
 	*error = -EINTR;
 	return VG_EXIT_ERROR;
@@ -259,7 +344,8 @@ static enum vg_outcome fault_memory(struct vg_vcpu *vcpu, const struct vg_fault 
 		if (ret)
 			return lookup_failed(vcpu, lookup, ret, error);
 		look_at_leaf(vm, lookup);
-		ret = map_lookup(vm, lookup, fault->sequence);
+		tell_dirty(lookup);
+		ret = map_lookup(vm, lookup, vcpu->list, fault->sequence);
 		put_page(lookup->page);
 		outcome = judge(vcpu, lookup, ret, &again, error);
 	} while (again);
@@ -304,10 +390,16 @@ enum vg_outcome vg_fault_handle(struct vg_vcpu *vcpu, const struct vg_fault *fau
 	struct lookup lookup = {
 		.gfn = fault->ipa >> PAGE_SHIFT,
 		.wants_write = fault->flags & VERDIGRIS_FAULT_WRITE,
-		.prot = prot_exec(fault),
+		.prot_around = prot_around(),
 	};
 
+	lookup.prot = lookup.prot_around;
+	if (fault->flags & VERDIGRIS_FAULT_EXEC)
+		lookup.prot = VERDIGRIS_PROT_EXEC;
 	lookup.view = vg_slot_look(vcpu->vm, lookup.gfn);
+	/* Cleaning a cache reads, whatever the syndrome says, unless a leaf denied it. */
+	if (fault->flags & VERDIGRIS_FAULT_CACHE_MAINTENANCE && !may_write(&lookup))
+		lookup.wants_write = fault->flags & VERDIGRIS_FAULT_PERMISSION;
 	if (!lookup.view.found || (lookup.wants_write && !may_write(&lookup)))
 		return fault_elsewhere(vcpu, fault, error);
 	lookup.hva = lookup.view.hva + ((lookup.gfn - lookup.view.base_gfn) << PAGE_SHIFT);

@@ -33,6 +33,7 @@ static void look_pte(struct vg_leaf *leaf, pmd_t pmd, unsigned long hva)
 	leaf->pfn = pte_pfn(pte);
 	leaf->is_writable = pte_write(pte);
 	leaf->is_dirty = pte_dirty(pte);
+	leaf->is_special = pte_special(pte);
 }
 
 static void look_pmd(struct vg_leaf *leaf, pud_t *pudp, pud_t pud, unsigned long hva)
@@ -51,6 +52,7 @@ static void look_pmd(struct vg_leaf *leaf, pud_t *pudp, pud_t pud, unsigned long
 	leaf->pfn = pmd_pfn(pmd) + ((hva & ~PMD_MASK) >> PAGE_SHIFT);
 	leaf->is_writable = pmd_write(pmd);
 	leaf->is_dirty = pmd_dirty(pmd);
+	leaf->is_special = pte_special(pmd_pte(pmd));
 }
 
 static void look_pud(struct vg_leaf *leaf, p4d_t *p4dp, p4d_t p4d, unsigned long hva)

@@ -128,6 +128,14 @@ static long begin_step(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 npag
 	return status;
 }
 
+/* The page that Linux frees next may still be the guest's: nothing of it runs again. */
+static void begin_failed(struct vg_vm *vm, long status, bool can_block)
+{
+	vg_vm_bug(vm, "INVALIDATE_BEGIN", status);
+	if (can_block)
+		vg_call_unmap_all(vm->handle, 0, BIT_ULL(vm->ipa_bits - PAGE_SHIFT));
+}
+
 /**
  * vg_invalidate_begin() - takes guest pages away, and keeps them from being mapped
  * @vm: the VM
@@ -149,7 +157,7 @@ void vg_invalidate_begin(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 np
 	do {
 		status = begin_step(vm, slot, gfn, npages, resume, &done);
 		if (status) {
-			vg_vm_bug(vm, "INVALIDATE_BEGIN", status);
+			begin_failed(vm, status, can_block);
 			return;
 		}
 		resume = true;

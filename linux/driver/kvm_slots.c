@@ -139,7 +139,14 @@ struct vg_slot *vg_slot_by_id(struct vg_vm *vm, u32 id)
 	return xa_load(&vm->slots_by_id, id);
 }
 
-static struct vg_slot *slot_at(struct vg_vm *vm, u64 gfn)
+/**
+ * vg_slot_at() - finds the slot that has a guest page
+ * @vm: the VM, its gate entered or locked
+ * @gfn: the page
+ *
+ * Return: the slot, or NULL.
+ */
+struct vg_slot *vg_slot_at(struct vg_vm *vm, u64 gfn)
 {
 	struct rb_node *node = vm->slots_by_gfn.rb_node;
 
@@ -171,7 +178,7 @@ struct vg_slot_view vg_slot_look(struct vg_vm *vm, u64 gfn)
 
 	read_lock(&vm->gate.lock);
 	view.generation = vm->generation;
-	slot = slot_at(vm, gfn);
+	slot = vg_slot_at(vm, gfn);
 	if (slot) {
 		view.base_gfn = slot->base_gfn;
 		view.npages = slot->npages;
