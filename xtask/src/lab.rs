@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use verdigris_qemu::{Boot, Host, Invocation, Machine, Qemu};
 
 use crate::build::{self, Firmware, Profile};
@@ -33,6 +34,15 @@ enum Item {
     Driver,
     Suite,
     Guest,
+}
+
+/// What offers `/dev/kvm`, in the user's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum On {
+    /// The driver, with the firmware at EL2
+    Verdigris,
+    /// Linux's KVM, with the host at EL2 and no firmware
+    Kvm,
 }
 
 /// What runs below the host.

@@ -14,6 +14,7 @@ use crate::build::{self, Firmware, Profile};
 use crate::console::{CRASH_STATUS, Outcome, follow};
 use crate::display::Display;
 use crate::job::{Job, Work};
+use crate::lab::On;
 use crate::setup::{self, HostKernel, Setup, Tools};
 use crate::symbols::Symbols;
 use crate::{gdb, job, kernel, paths, terminal};
@@ -29,6 +30,9 @@ pub struct RunArgs {
     /// Give a root shell in the host, on this terminal (Ctrl-A x ends the machine)
     #[arg(long, conflicts_with = "script")]
     shell: bool,
+    /// What offers /dev/kvm in the host
+    #[arg(long, value_enum, default_value = "verdigris")]
+    on: On,
     /// Model of the CPUs, as QEMU names them
     #[arg(long, default_value = "max", value_name = "NAME")]
     cpu: String,
@@ -87,20 +91,20 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         None => setup.tools.qemu()?,
     };
     setup::qemu_version(&qemu)?;
-    let firmware = build::firmware(Profile::Release)?;
+    let firmware = args.firmware()?;
     let job = args.job(&setup)?;
     // Another run may be under way: each has its own.
     let ramdisk = paths::target().join(format!("run/initramfs-{}.cpio", std::process::id()));
     job.write_root(&ramdisk)?;
     let kernel = kernel::plain(&setup.kernel.image)?;
     let host = Host { kernel, ramdisk: ramdisk.clone(), args: args.host_args() };
-    let invocation = args.invocation(&firmware, host);
-    if args.gdb {
-        println!("Waiting for a debugger; attach one with:\n  {}", gdb::line(&firmware));
+    let invocation = args.invocation(firmware.as_ref(), host);
+    if let Some(firmware) = firmware.as_ref().filter(|_| args.gdb) {
+        println!("Waiting for a debugger; attach one with:\n  {}", gdb::line(firmware));
     }
     let log = args.log.clone().unwrap_or_else(|| paths::log("run"));
     let session = qemu.start(&invocation, &log)?;
-    let outcome = watch(session, &job, &args, &firmware);
+    let outcome = watch(session, &job, &args, firmware.as_ref());
     std::fs::remove_file(ramdisk)?;
     let mut outcome = outcome?;
     outcome.complete_tail(&log);
@@ -108,8 +112,14 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
 }
 
 /// Shows a session to its end; a shell gets the terminal once the host has come so far.
-fn watch(mut session: Session, job: &Job, args: &RunArgs, firmware: &Firmware) -> Result<Outcome> {
-    let mut display = Display::new(Symbols::open(&firmware.elf), args.verbose, args.shell);
+fn watch(
+    mut session: Session,
+    job: &Job,
+    args: &RunArgs,
+    firmware: Option<&Firmware>,
+) -> Result<Outcome> {
+    let symbols = firmware.map_or(Symbols::none(), |firmware| Symbols::open(&firmware.elf));
+    let mut display = Display::new(symbols, args.verbose, args.shell);
     let raw = Rc::new(RefCell::new(None));
     if let Some(input) = session.take_input() {
         let raw = Rc::clone(&raw);
@@ -145,16 +155,29 @@ impl RunArgs {
         for directory in &self.overlay {
             ensure!(directory.is_dir(), "there is no directory {}", directory.display());
         }
-        let headers = setup.kernel.headers.as_ref().context("the driver needs kernel headers")?;
         let mut job = Job::new(work);
+        job.overlays.clone_from(&self.overlay);
+        job.suite = Some(build::suite()?);
+        if self.on == On::Kvm {
+            return Ok(job);
+        }
+        let headers = setup.kernel.headers.as_ref().context("the driver needs kernel headers")?;
         // The demonstration makes hypercalls itself, by a device that is off unless asked for.
         let asked = if self.shows_demo() { "raw=1 " } else { "" };
         let driver_args = format!("{asked}{}", self.driver_args);
         job.driver = Some((build::driver(&setup.tools, headers, &[])?, driver_args));
-        job.suite = Some(build::suite()?);
         job.guest = Some(build::guest()?);
-        job.overlays.clone_from(&self.overlay);
         Ok(job)
+    }
+
+    /// Builds the firmware, where one is to run.
+    fn firmware(&self) -> Result<Option<Firmware>> {
+        if self.on == On::Verdigris {
+            return build::firmware(Profile::Release).map(Some);
+        }
+        ensure!(!self.shows_demo(), "the demonstration is Verdigris's: add --shell or --script");
+        ensure!(!self.gdb, "--gdb is for the firmware, which does not run with --on kvm");
+        Ok(None)
     }
 
     fn shows_demo(&self) -> bool {
@@ -165,7 +188,7 @@ impl RunArgs {
         format!("{} {}", job::HOST_ARGS, self.append).trim().to_owned()
     }
 
-    fn invocation(&self, firmware: &Firmware, host: Host) -> Invocation {
+    fn invocation(&self, firmware: Option<&Firmware>, host: Host) -> Invocation {
         let machine = Machine {
             cpu: self.cpu.clone(),
             smp: self.smp.unwrap_or(if self.icount { 1 } else { 4 }),
@@ -173,8 +196,14 @@ impl RunArgs {
             icount: self.icount,
             ..Machine::default()
         };
-        let args = format!("crash=semihosting {}", self.firmware_args).trim().to_owned();
-        let boot = Boot::Firmware { image: firmware.image.clone(), args, host };
+        let boot = match firmware {
+            None => Boot::BareAtEl2(host),
+            Some(firmware) => Boot::Firmware {
+                image: firmware.image.clone(),
+                args: format!("crash=semihosting {}", self.firmware_args).trim().to_owned(),
+                host,
+            },
+        };
         let gdb_port = self.gdb.then_some(gdb::PORT);
         Invocation { machine, boot, gdb_port, interactive: self.shell }
     }

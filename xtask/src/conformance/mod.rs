@@ -13,23 +13,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::build::{self, Profile, Selftests};
-use crate::lab::{Below, Lab};
+use crate::lab::{Below, Lab, On};
 use crate::setup::HostKernel;
 use list::Case;
 use report::{Ended, LIMIT, Verdict};
 use run::Bench;
-
-/// What offers `/dev/kvm` to the tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum On {
-    /// The driver, with the firmware at EL2.
-    Verdigris,
-    /// Linux's KVM, with the host at EL2 and no firmware.
-    Kvm,
-}
 
 /// Options of the conformance run.
 #[derive(Args, Debug)]
