@@ -15,6 +15,12 @@ pub struct IdRegisters {
     pub mpidr: u64,
     /// CTR_EL0.
     pub ctr: u64,
+    /// DCZID_EL0.
+    pub dczid: u64,
+    /// CLIDR_EL1.
+    pub clidr: u64,
+    /// AIDR_EL1.
+    pub aidr: u64,
     /// ID_AA64PFR0_EL1.
     pub pfr0: u64,
     /// ID_AA64PFR1_EL1.

@@ -2,13 +2,17 @@
 //!
 //! The tables decide: a register that is switched or kept has an identifier, and one identifier only. A
 //! value that the host writes is one that the guest could write itself, so the CPU sorts out its fields;
-//! only PSTATE is checked, since with it the host could ask EL2 to return to EL2.
+//! only PSTATE is checked, since with it the host could ask EL2 to return to EL2. What a guest reads and
+//! nobody writes (constants of the CPU, registers that read as zero) has an identifier too: the host can
+//! compare it with another machine's.
 
 use verdigris_abi::{Error, Status, reg};
 
 use super::{Context, DebugSlot, Slot, id};
 use crate::cpu::IdRegisters;
-use crate::sysreg::{Direction, Emulation, Encoding, Fate, Place, Register, SWITCHED, TRAPPED};
+use crate::sysreg::{
+    Direction, Emulation, Encoding, Fate, INVISIBLE, Place, Register, SWITCHED, TRAPPED, lookup,
+};
 
 /// Where the value of an identifier is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,7 @@ enum Home {
     Debug(DebugSlot, u8),
     OsLockStatus,
     Id(Encoding),
+    Constant(u64),
     Vector(usize),
     Fpsr,
     Fpcr,
@@ -59,8 +64,8 @@ fn find(identifier: u64, machine: &Machine<'_>) -> Status<Home> {
 
 /// Finds the home of a system register. Those with an identifier of another class have none here.
 fn find_system(encoding: Encoding, machine: &Machine<'_>) -> Status<Home> {
-    let row = SWITCHED.iter().chain(TRAPPED).find(|row| row.covers(encoding));
-    match row.ok_or(Error::NoEntry)?.fate {
+    let row = lookup(encoding).filter(|row| row.allows(true)).ok_or(Error::NoEntry)?;
+    match row.fate {
         Fate::Switched(Place::Slot(Slot::Elr | Slot::Spsr)) => Err(Error::NoEntry),
         Fate::Switched(Place::Slot(slot)) if !has_group(slot, machine) => Err(Error::NoEntry),
         Fate::Switched(Place::Slot(slot @ Slot::Vpidr)) => Ok(Home::ReadOnlySlot(slot)),
@@ -70,6 +75,25 @@ fn find_system(encoding: Encoding, machine: &Machine<'_>) -> Status<Home> {
             Ok(Home::Debug(slot, encoding.crm()))
         }
         Fate::Trapped(_, Emulation::OsLockStatus) => Ok(Home::OsLockStatus),
+        Fate::Trapped(_, Emulation::ZeroIgnore) => Ok(Home::Constant(0)),
+        Fate::Invisible(_) => constant(encoding, machine.raw).map(Home::Constant),
+        _ => Err(Error::NoEntry),
+    }
+}
+
+/// Finds what a guest reads of the CPU itself, where that is the same each time.
+fn constant(encoding: Encoding, raw: &IdRegisters) -> Status<u64> {
+    const REVIDR_EL1: Encoding = Encoding::new(3, 0, 0, 0, 6);
+    const CLIDR_EL1: Encoding = Encoding::new(3, 1, 0, 0, 1);
+    const AIDR_EL1: Encoding = Encoding::new(3, 1, 0, 0, 7);
+    const CTR_EL0: Encoding = Encoding::new(3, 3, 0, 0, 1);
+    const DCZID_EL0: Encoding = Encoding::new(3, 3, 0, 0, 7);
+    match encoding {
+        REVIDR_EL1 => Ok(raw.revidr),
+        CLIDR_EL1 => Ok(raw.clidr),
+        AIDR_EL1 => Ok(raw.aidr),
+        CTR_EL0 => Ok(raw.ctr),
+        DCZID_EL0 => Ok(raw.dczid),
         _ => Err(Error::NoEntry),
     }
 }
@@ -101,6 +125,7 @@ impl Context {
             Home::Debug(slot, n) => self.debug.read(slot, n),
             Home::OsLockStatus => self.debug.os_lock_status(),
             Home::Id(encoding) => id::value(encoding, machine.raw, machine.ipa_bits),
+            Home::Constant(value) => value,
             Home::Vector(half) => (self.fp.v[half / 2] >> (half % 2 * 64)) as u64,
             Home::Fpsr => self.fp.fpsr,
             Home::Fpcr => self.fp.fpcr,
@@ -120,7 +145,7 @@ impl Context {
             Home::Slot(slot) => self.system.set(slot, value),
             Home::Debug(slot, n) => self.debug.write(slot, n, value),
             Home::OsLockStatus => self.debug.write_os_lock(value >> 1),
-            Home::ReadOnlySlot(_) | Home::Id(_) => {
+            Home::ReadOnlySlot(_) | Home::Id(_) | Home::Constant(_) => {
                 if self.get(identifier, machine)? != value {
                     return Err(Error::Invalid);
                 }
@@ -140,7 +165,8 @@ impl Context {
     pub fn identifiers(machine: Machine<'_>) -> impl Iterator<Item = u64> {
         let core = reg::REG_CORE..=CORE_LAST;
         let fp = reg::REG_FP..reg::REG_FP + FP_VECTORS;
-        let system = SWITCHED.iter().chain(TRAPPED).flat_map(encodings).map(Encoding::id);
+        let rows = SWITCHED.iter().chain(TRAPPED).chain(INVISIBLE);
+        let system = rows.flat_map(encodings).map(Encoding::id);
         core.chain(fp)
             .chain([reg::REG_FPSR, reg::REG_FPCR, reg::REG_CNTVOFF])
             .chain(system)

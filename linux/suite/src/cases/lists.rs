@@ -31,6 +31,14 @@ fn list_is_what_can_be_read() {
     // x0 to x30, SP_EL0, PC, PSTATE, SP_EL1, ELR_EL1, SPSR_EL1; V0 to V31 by halves, FPSR, FPCR.
     assert_eq!(readable.iter().filter(|&&id| id >> 16 == 0).count(), 37);
     assert_eq!(readable.iter().filter(|&&id| id >> 16 == 2).count(), 66);
+    // CTR_EL0, whose bit 31 is RES1 (Arm ARM, D24.2); ACTLR_EL1, of which a guest has none.
+    let [ctr, actlr] = [reg::sysreg(3, 3, 0, 0, 1), reg::sysreg(3, 0, 1, 0, 1)];
+    assert_eq!(vcpu.get(ctr).map(|value| value >> 31 & 1), Ok(1));
+    assert_eq!(vcpu.get(actlr), Ok(0));
+    for constant in [ctr, actlr] {
+        let value = vcpu.get(constant).expect("it is listed");
+        assert_eq!(vcpu.set(constant, value ^ 1), Err(Error::Invalid));
+    }
     let other = Vm::new();
     for vcpu in [guest.vcpu(63), other.vcpu(0)] {
         let vcpu = vcpu.expect("a vCPU can be created");

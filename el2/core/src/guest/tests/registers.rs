@@ -83,7 +83,11 @@ fn registers_without_an_identifier() {
         0x1_e088, // HCR_EL2
         0x1_de68, // AMCR_EL0 or what is near: not offered
         0x1_df10, // CNTP_TVAL_EL0
-        0x1_c081, // ACTLR_EL1 has no value
+        0x1_c800, // CCSIDR_EL1 has many values
+        0x1_c608, // ISR_EL1 and CNTPCT_EL0 have another each time
+        0x1_df01,
+        0x1_8084, // OSLAR_EL1 can't be read
+        0x1_43b2, // DC ISW is no register
         0x4_0000,
         0x3_0001,
         u64::MAX,
@@ -112,6 +116,36 @@ fn id_registers_take_their_own_value_only() {
         assert_eq!(context.set(id, value, &machine()), Ok(()));
         assert_eq!(context.set(id, value ^ 1, &machine()), Err(Error::Invalid));
     }
+}
+
+#[test]
+fn constants_and_zeroes_take_their_own_value_only() {
+    let raw = IdRegisters {
+        revidr: 0x11,
+        clidr: 0x2200_0023,
+        aidr: 0x33,
+        ctr: 0x8444_c004,
+        dczid: 4,
+        ..IdRegisters::default()
+    };
+    let machine = Machine { raw: &raw, ipa_bits: 40 };
+    let mut context = context();
+    let before = context;
+    // REVIDR_EL1, CLIDR_EL1, AIDR_EL1, CTR_EL0, DCZID_EL0; ACTLR_EL1 and MDCCINT_EL1.
+    for (id, value) in [
+        (0x1_c006, 0x11),
+        (0x1_c801, 0x2200_0023),
+        (0x1_c807, 0x33),
+        (0x1_d801, 0x8444_c004),
+        (0x1_d807, 4),
+        (0x1_c081, 0),
+        (0x1_8010, 0),
+    ] {
+        assert_eq!(context.get(id, &machine), Ok(value), "{id:#x}");
+        assert_eq!(context.set(id, value, &machine), Ok(()), "{id:#x}");
+        assert_eq!(context.set(id, value ^ 1, &machine), Err(Error::Invalid), "{id:#x}");
+    }
+    assert_eq!(context, before);
 }
 
 #[test]
@@ -144,8 +178,8 @@ fn the_list_names_each_register_once_and_can_be_written_back() {
     let simple = list.iter().filter(|&&id| id >> 16 != 1).count();
     assert_eq!(simple, 37 + 66 + 1);
     // Slots but for SP_EL1, ELR_EL1, SPSR_EL1, CNTVOFF_EL2, VSESR_EL2; 56 ID registers; MDSCR_EL1,
-    // OSLSR_EL1, six and four pairs of debug registers.
-    assert_eq!(list.len() - simple, Slot::COUNT - 5 + 56 + 2 + 20);
+    // OSLSR_EL1, six and four pairs of debug registers; 14 that read as zero; five constants.
+    assert_eq!(list.len() - simple, Slot::COUNT - 5 + 56 + 2 + 20 + 14 + 5);
 }
 
 /// The list is what the host may rely on: every identifier that can be read, and no other, over all
