@@ -31,5 +31,13 @@ long vg_call_harvest(u64 vm, u64 ipa, u64 npages, u64 *done, struct vg_bits *bit
 long vg_call_split(u64 vm, u64 ipa, u64 npages, u64 *done);
 long vg_call_collapse(u64 vm, u64 ipa, u64 npages, u64 block, u64 *done);
 long vg_call_flush(u64 vm);
+/* Any call with few arguments; @result, if given, receives x1. */
+long vg_call(u32 function, u64 x1, u64 x2, u64 x3, u64 *result);
+long vg_call_get_reg(u64 vm, u64 vcpu, u64 reg, u64 *value);
+long vg_call_set_reg(u64 vm, u64 vcpu, u64 reg, u64 value);
+/* @regs has VERDIGRIS_REGS_PER_CALL places, @counters VERDIGRIS_STATS_PER_CALL. */
+long vg_call_reg_list(u64 vm, u64 vcpu, u64 first, u64 *all, u64 *regs);
+long vg_call_statistics(u64 vm, u64 first, u64 *all, u64 *counters);
+long vg_call_layout(u64 ipa_bits, u64 *vm_order, u64 *vcpu_order);
 
 #endif

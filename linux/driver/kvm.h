@@ -178,7 +178,7 @@ struct vg_invalidations {
 /**
  * struct vg_pages - memory given to the firmware for a VM
  * @lock: protects @chunks
- * @chunks: struct page of each chunk, by its first page frame number
+ * @chunks: log2 of the pages of each chunk, by its first page frame number
  */
 struct vg_pages {
 	struct mutex lock;
@@ -216,6 +216,7 @@ struct vg_vcpu;
  * @nisv_to_user: KVM_CAP_ARM_NISV_TO_USER is enabled
  * @vcpu_features: features of the first KVM_ARM_VCPU_INIT, which all share
  * @has_features: there was one
+ * @counter_offset: of the guest's count from the host's; vCPUs follow when they run
  * @vcpus: by index; under @lock for writing
  * @vcpu_count: how many
  * @stats: counters, see enum vg_stat
@@ -253,11 +254,12 @@ struct vg_vm {
 	bool nisv_to_user;
 	unsigned long vcpu_features;
 	bool has_features;
+	u64 counter_offset;
 	struct vg_vcpu *vcpus[VERDIGRIS_MAX_VCPUS];
 	unsigned int vcpu_count;
 
 	atomic64_t stats[VG_STATS];
-	char stats_id[48];
+	char stats_id[24];
 };
 
 /**
@@ -281,16 +283,36 @@ struct vg_fault {
 	u64 value;
 };
 
+/* What is counted for each vCPU, in the order of the names in kvm_stats.c. */
+struct vg_vcpu_stats {
+	u64 exits;
+	u64 fault_exits;
+	u64 mmio_exits_user;
+	u64 mmio_exits_kernel;
+	u64 signal_exits;
+	u64 interrupt_exits;
+	u64 hypercall_exits;
+	u64 wfi_exits;
+	u64 wfe_exits;
+};
+
 /**
  * struct vg_vcpu - a vCPU
  * @vm: whose it is, with a reference
  * @index: which
  * @mutex: one ioctl at a time
  * @run: shared with user space
- * @answer: what the next run does about the last fault
+ * @fault: the last fault
+ * @answer: what the next run does about it
+ * @value: of VG_ANSWER_MMIO, what a load gets
+ * @has_value: @value was taken from @run
+ * @is_born: the firmware knows it, and the VM has it; else its file does
  * @is_initialized: KVM_ARM_VCPU_INIT was done
- * @target: of KVM_ARM_VCPU_INIT
- * @mp_state: KVM_MP_STATE_*
+ * @mp_state: KVM_MP_STATE_*; other vCPUs write it too
+ * @wait: where it sleeps: woken by vg_vcpu_kick()
+ * @cpu: which CPU is about to enter or in the guest, or -1
+ * @counter_offset: that of the VM, as the firmware was told last
+ * @spsr_aarch32: SPSR_abt, _und, _irq and _fiq, which no guest reaches
  * @sigset: signals while it runs
  * @has_sigset: there are such
  * @list: MAP_LIST entries of its faults, a page
@@ -301,23 +323,21 @@ struct vg_vcpu {
 	unsigned int index;
 	struct mutex mutex; /* outermost */
 	struct kvm_run *run;
+	struct vg_fault fault;
 	enum vg_answer answer;
+	u64 value;
+	bool has_value;
+	bool is_born;
 	bool is_initialized;
-	u32 target;
 	u32 mp_state;
+	wait_queue_head_t wait;
+	int cpu;
+	u64 counter_offset;
+	u64 spsr_aarch32[KVM_NR_SPSR - 1];
 	sigset_t sigset;
 	bool has_sigset;
 	u64 *list;
-	struct {
-		u64 exits;
-		u64 fault_exits;
-		u64 mmio_exits_user;
-		u64 mmio_exits_kernel;
-		u64 signal_exits;
-		u64 interrupt_exits;
-		u64 hypercall_exits;
-		u64 wait_exits;
-	} stats;
+	struct vg_vcpu_stats stats;
 };
 
 static inline void vg_count(struct vg_vm *vm, enum vg_stat stat)
@@ -333,6 +353,7 @@ static inline void vg_add(struct vg_vm *vm, enum vg_stat stat, s64 n)
 /* kvm_main.c */
 int vg_kvm_register(void);
 void vg_kvm_unregister(void);
+long vg_no_compat_ioctl(struct file *filp, unsigned int command, unsigned long argument);
 
 /* kvm_caps.c */
 int vg_cap_check(const struct vg_vm *vm, long cap); /* @vm may be NULL */
@@ -342,13 +363,16 @@ int vg_cap_enable(struct vg_vm *vm, const struct kvm_enable_cap *cap);
 int vg_vm_create(unsigned long type); /* a file descriptor, or an error */
 void vg_vm_get(struct vg_vm *vm);
 void vg_vm_put(struct vg_vm *vm);
-void vg_vm_bug(struct vg_vm *vm, const char *what, long status);
+void vg_vm_bug(struct vg_vm *vm, const char *what, long status); /* from any context but hard interrupts */
+unsigned int vg_ipa_bits_limit(void);
+int vg_vms_live(void);
 
 /* kvm_pages.c: what is given to the firmware */
 void vg_pages_init(struct vg_pages *pages);
-void *vg_pages_region(struct vg_vm *vm, unsigned int order);
+phys_addr_t vg_pages_region(struct vg_vm *vm, unsigned int order); /* 0: no memory */
 int vg_pages_donate(struct vg_vm *vm, unsigned int count); /* sleeps, allocates */
 void vg_pages_release(struct vg_vm *vm); /* after VM_DESTROY */
+long vg_pages_donated(void); /* of all VMs */
 
 /* kvm_slots.c */
 void vg_gate_init(struct vg_gate *gate);
@@ -428,6 +452,8 @@ int vg_dirty_clear(struct vg_vm *vm, const struct kvm_clear_dirty_log *log);
 
 /* kvm_vcpu.c */
 int vg_vcpu_create(struct vg_vm *vm, unsigned long id); /* a file descriptor, or an error */
+void vg_vcpus_free(struct vg_vm *vm);
+void vg_vcpu_kick(struct vg_vcpu *vcpu);
 void vg_vcpu_kick_all(struct vg_vm *vm);
 
 /* kvm_run.c */
@@ -437,6 +463,10 @@ int vg_run(struct vg_vcpu *vcpu);
 int vg_reg_get(struct vg_vcpu *vcpu, const struct kvm_one_reg *reg);
 int vg_reg_set(struct vg_vcpu *vcpu, const struct kvm_one_reg *reg);
 int vg_reg_list(struct vg_vcpu *vcpu, struct kvm_reg_list __user *list);
+int vg_regs_begin(struct vg_vcpu *vcpu);
+void vg_count_init(struct vg_vm *vm);
+int vg_count_follow(struct vg_vcpu *vcpu);
+bool vg_has_ptrauth(void);
 
 /* kvm_stats.c */
 int vg_vm_stats_fd(struct vg_vm *vm);

@@ -12,6 +12,7 @@
 #include <linux/module.h>
 
 #include "firmware.h"
+#include "kvm.h"
 #include "raw.h"
 
 /* The interface counts in pages of 4 KiB, and so does this driver. */
@@ -20,6 +21,10 @@ static_assert(PAGE_SHIFT == 12);
 static bool raw;
 module_param(raw, bool, 0444);
 MODULE_PARM_DESC(raw, "Offer /dev/verdigris-raw, raw hypercalls for root (default off)");
+
+static bool kvm = true;
+module_param(kvm, bool, 0444);
+MODULE_PARM_DESC(kvm, "Offer /dev/kvm, where nobody else does (default on)");
 
 static int __init verdigris_init(void)
 {
@@ -31,7 +36,15 @@ static int __init verdigris_init(void)
 	ret = verdigris_host_reset();
 	if (ret)
 		return ret;
-	return raw ? raw_register() : 0;
+	/* Without it the module is of use still, and it has told why. */
+	if (kvm && vg_kvm_register())
+		kvm = false;
+	if (!raw)
+		return 0;
+	ret = raw_register();
+	if (ret && kvm)
+		vg_kvm_unregister();
+	return ret;
 }
 module_init(verdigris_init);
 
@@ -39,6 +52,8 @@ static void __exit verdigris_exit(void)
 {
 	if (raw)
 		raw_unregister();
+	if (kvm)
+		vg_kvm_unregister();
 }
 module_exit(verdigris_exit);
 

@@ -373,4 +373,52 @@
 /* Times that all VMIDs were used up and everything was invalidated (VM 0). */
 #define VERDIGRIS_STAT_VMID_ROLLOVERS 44
 
+/* The names of the counters, in the order of their indices. */
+#define VERDIGRIS_STAT_NAMES \
+	"fault_translation", \
+	"fault_permission", \
+	"fault_access_flag", \
+	"fault_other", \
+	"fault_spurious", \
+	"ages", \
+	"age_tests", \
+	"leaves_visited", \
+	"leaves_young", \
+	"leaves_mapped", \
+	"leaves_unmapped", \
+	"leaves_set", \
+	"leaves_protected", \
+	"blocks_dropped", \
+	"tlbi_ipa", \
+	"tlbi_range", \
+	"tlbi_stage1", \
+	"tlbi_vmid", \
+	"tlbi_local", \
+	"retries", \
+	"false_retries", \
+	"exit_interrupt", \
+	"exit_fault", \
+	"exit_hypercall", \
+	"exit_wait", \
+	"exit_shutdown", \
+	"exit_serror", \
+	"exit_unhandled", \
+	"runs", \
+	"traps", \
+	"fp_switches", \
+	"table_pages", \
+	"free_table_pages", \
+	"el2_instructions", \
+	"flushes_skipped", \
+	"flushes_done", \
+	"harvests", \
+	"leaves_dirty", \
+	"writes_logged", \
+	"blocks_split", \
+	"blocks_collapsed", \
+	"tables_reclaimed", \
+	"pages_mapped", \
+	"table_pages_per_gib", \
+	"vmid_rollovers"
+
 #endif

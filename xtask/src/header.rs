@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use verdigris_abi::{ITEMS, Item, Section, UID, VERSION};
+use verdigris_abi::{ITEMS, Item, STAT_NAMES, Section, UID, VERSION};
 
 use crate::paths;
 
@@ -49,8 +49,22 @@ pub fn text() -> String {
             define(&mut text, item.name, &value(item), item.doc);
         }
     }
+    text.push_str(&stat_names());
     text.push_str("\n#endif\n");
     text
+}
+
+/// Writes the names of the counters in the order of their indices, to initialise an array.
+fn stat_names() -> String {
+    let names: Vec<String> = STAT_NAMES
+        .iter()
+        .map(|name| format!("\t\"{}\"", name.trim_start_matches("STAT_").to_lowercase()))
+        .collect();
+    format!(
+        "\n/* The names of the counters, in the order of their indices. */\n\
+         #define VERDIGRIS_STAT_NAMES \\\n{}\n",
+        names.join(", \\\n")
+    )
 }
 
 fn define(text: &mut String, name: &str, value: &str, doc: &str) {

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Memory given to the firmware for a VM: its structures and its tables.
+ *
+ * The one rule: a page goes back to the kernel only if the firmware says that
+ * it is the host's and shared with nobody.  The kernel's first touch of a page
+ * that is still donated would abort.  What the rule keeps back is lost on
+ * purpose, and told; with a firmware that works there is none.
+ *
+ * Pages are given in chunks, because each chunk costs the host's own stage 2
+ * one broken block and the firmware one call; they are split at once, so that
+ * each page can go back by itself.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/atomic.h>
+#include <linux/gfp.h>
+#include <linux/mm.h>
+#include <linux/printk.h>
+#include <linux/sched.h>
+
+#include "calls.h"
+#include "kvm.h"
+
+/* log2 of the pages of a chunk that is given for tables, where there is one. */
+#define CHUNK_ORDER 3
+
+static atomic_long_t donated_pages;
+
+/**
+ * vg_pages_donated() - tells how many pages all VMs have
+ *
+ * Return: the number; 0 if no VM is left.
+ */
+long vg_pages_donated(void)
+{
+	return atomic_long_read(&donated_pages);
+}
+
+/**
+ * vg_pages_init() - prepares the account of a new VM
+ * @pages: the account
+ */
+void vg_pages_init(struct vg_pages *pages)
+{
+	mutex_init(&pages->lock);
+	xa_init(&pages->chunks);
+}
+
+/* Writes a chunk into the account before anybody else gets to know of it. */
+static struct page *chunk_new(struct vg_vm *vm, unsigned int order, gfp_t extra)
+{
+	struct page *page = alloc_pages(GFP_KERNEL_ACCOUNT | __GFP_NOWARN | extra, order);
+	void *old;
+
+	if (!page)
+		return NULL;
+	split_page(page, order);
+	old = xa_store(&vm->pages.chunks, page_to_pfn(page), xa_mk_value(order), GFP_KERNEL);
+	if (!xa_is_err(old)) {
+		vg_add(vm, VG_STAT_PAGES_DONATED, BIT(order));
+		atomic_long_add(BIT(order), &donated_pages);
+		return page;
+	}
+	for (unsigned int i = 0; i < BIT(order); i++)
+		__free_page(page + i);
+	return NULL;
+}
+
+/**
+ * vg_pages_region() - allocates a region that a call will donate
+ * @vm: whose it is to be
+ * @order: log2 of its pages; it is aligned to its size
+ *
+ * Also a region that no call took belongs to the VM, until its end.
+ *
+ * Return: its physical address, or 0 if there is no memory.
+ */
+phys_addr_t vg_pages_region(struct vg_vm *vm, unsigned int order)
+{
+	struct page *page;
+
+	mutex_lock(&vm->pages.lock);
+	page = chunk_new(vm, order, 0);
+	mutex_unlock(&vm->pages.lock);
+	return page ? page_to_phys(page) : 0;
+}
+
+/* Gives a chunk, however often it takes. */
+static int chunk_donate(struct vg_vm *vm, phys_addr_t pa, u64 npages)
+{
+	u64 done;
+	long status;
+
+	while (npages) {
+		status = vg_call(VERDIGRIS_VM_DONATE, vm->handle, pa, npages, &done);
+		if (status) {
+			vg_vm_bug(vm, "VM_DONATE", status);
+			return -EIO;
+		}
+		pa += done << PAGE_SHIFT;
+		npages -= done;
+	}
+	return 0;
+}
+
+/**
+ * vg_pages_donate() - gives memory for tables
+ * @vm: whose tables
+ * @count: at least so many pages
+ *
+ * Sleeps, and allocates; so it is called with no lock that a notifier takes.
+ *
+ * Return: 0, -ENOMEM or -EIO.
+ */
+int vg_pages_donate(struct vg_vm *vm, unsigned int count)
+{
+	unsigned int given = 0;
+	int ret = 0;
+
+	mutex_lock(&vm->pages.lock);
+	while (given < count && !ret) {
+		unsigned int order = count - given > 1 ? CHUNK_ORDER : 0;
+		struct page *page = chunk_new(vm, order, order ? __GFP_NORETRY : 0);
+
+		if (!page && order) {
+			order = 0;
+			page = chunk_new(vm, order, 0);
+		}
+		ret = page ? chunk_donate(vm, page_to_phys(page), BIT(order)) : -ENOMEM;
+		given += BIT(order);
+	}
+	mutex_unlock(&vm->pages.lock);
+	return ret;
+}
+
+/* Frees what may be freed of a chunk, and counts what may not. */
+static unsigned long chunk_free(struct page *page, unsigned int order)
+{
+	unsigned long i, lost = 0;
+
+	for (i = 0; i < BIT(order); i++) {
+		if (verdigris_page_is_free(page_to_phys(page + i)))
+			__free_page(page + i);
+		else
+			lost++;
+	}
+	return lost;
+}
+
+/**
+ * vg_pages_release() - frees what the firmware has given back
+ * @vm: a VM that the firmware doesn't know any more
+ */
+void vg_pages_release(struct vg_vm *vm)
+{
+	unsigned long pfn, lost = 0, all = 0;
+	void *entry;
+
+	xa_for_each(&vm->pages.chunks, pfn, entry) {
+		lost += chunk_free(pfn_to_page(pfn), xa_to_value(entry));
+		all += BIT(xa_to_value(entry));
+		cond_resched();
+	}
+	xa_destroy(&vm->pages.chunks);
+	mutex_destroy(&vm->pages.lock);
+	atomic_long_sub(all - lost, &donated_pages);
+	if (lost)
+		pr_warn("%lu pages are lost: the firmware did not give them back\n", lost);
+}
