@@ -34,6 +34,8 @@ enum Item {
     Driver,
     Suite,
     Guest,
+    /// A folder to lay over the root.
+    Memory,
 }
 
 /// What offers `/dev/kvm`, in the user's words.
@@ -154,6 +156,7 @@ impl Lab {
         let file = match item {
             Item::Suite => build::suite()?,
             Item::Guest => build::guest()?,
+            Item::Memory => self.make_memory_root()?,
             Item::Driver => {
                 let headers = self.setup.kernel.headers.as_ref().context("no kernel headers")?;
                 build::driver(&self.setup.tools, headers, &[])?
@@ -161,6 +164,31 @@ impl Lab {
         };
         built.insert(item, file.clone());
         Ok(file)
+    }
+
+    /// Returns a folder to lay over the host's root: the memory suite, its guest's payload, and the kernel's
+    /// own modules that it loads.
+    pub fn memory_root(&self) -> Result<PathBuf> {
+        self.item(Item::Memory)
+    }
+
+    fn make_memory_root(&self) -> Result<PathBuf> {
+        let folder = paths::target().join("run/memory-root");
+        let mut files = vec![
+            (build::memory()?, folder.join("bin/verdigris-memory")),
+            (build::guest_mmio()?, folder.join("lib/verdigris/guest-mmio.bin")),
+        ];
+        if let Some(modules) = &self.setup.kernel.modules {
+            for entry in std::fs::read_dir(modules)? {
+                let entry = entry?;
+                files.push((entry.path(), folder.join("lib/modules").join(entry.file_name())));
+            }
+        }
+        for (from, to) in files {
+            std::fs::create_dir_all(to.parent().context("a file of a folder")?)?;
+            std::fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+        }
+        Ok(folder)
     }
 
     /// Runs a machine to its end, or until its time is over.

@@ -141,6 +141,7 @@ fn prepare(args: &RunArgs) -> Result<Setup> {
         Some(image) => setup::ensure_with(HostKernel {
             image: image.clone(),
             headers: args.kernel_headers.clone(),
+            modules: None,
         }),
     }
 }

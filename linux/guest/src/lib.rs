@@ -8,12 +8,16 @@
 //! in an `HVC` with [`event::EXCEPTION`], after which the next program starts likewise, on the stack
 //! pointer of then.
 //!
+//! Under the KVM user interface nobody hears of an `HVC`: it is the hypervisor's own to answer. Built with the
+//! feature `mmio`, the payload tells its events by storing the number to [`door::ADDRESS`] instead,
+//! a doubleword that no slot covers; `x9` and `x10` are spoilt by that.
+//!
 //! A payload that keeps no state outside of registers and its stack can be run by several vCPUs at
 //! once, from one image: so there are no statics, and the linker script makes sure of it.
 #![no_std]
 #![forbid(unsafe_code)]
 
-/// Immediates of the payload's `HVC`s.
+/// Immediates of the payload's `HVC`s, or what it stores.
 pub mod event {
     /// The program is done: results are in `x1` to `x7`.
     pub const DONE: u64 = 0x10;
@@ -22,6 +26,12 @@ pub mod event {
     pub const EXCEPTION: u64 = 0x11;
     /// A program in the midst of its work: run it again to go on.
     pub const REPORT: u64 = 0x12;
+}
+
+/// The second front door.
+pub mod door {
+    /// The IPA of the doubleword to which events are stored.
+    pub const ADDRESS: u64 = 0x0a00_0000;
 }
 
 /// Numbers of programs, with arguments (from `x1` on) and results (from `x1` on).

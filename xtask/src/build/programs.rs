@@ -16,14 +16,34 @@ pub fn suite() -> Result<PathBuf> {
     Ok(paths::target().join(HOST_LINUX).join("release/verdigris-suite"))
 }
 
+/// Builds the memory suite, a static program of the host.
+pub fn memory() -> Result<PathBuf> {
+    let mut cargo = cargo();
+    cargo.args(["build", "--package", "verdigris-memory", "--release", "--target", HOST_LINUX]);
+    progress::step("building the memory suite", || command::run(&mut cargo))?;
+    Ok(paths::target().join(HOST_LINUX).join("release/verdigris-memory"))
+}
+
 /// Builds the guest payload, a flat image that runs wherever it is loaded.
 pub fn guest() -> Result<PathBuf> {
+    payload("guest.bin", &[])
+}
+
+/// Builds the guest payload for the KVM user interface, which tells its events by stores.
+pub fn guest_mmio() -> Result<PathBuf> {
+    payload("guest-mmio.bin", &["--features", "mmio"])
+}
+
+fn payload(name: &str, options: &[&str]) -> Result<PathBuf> {
     let mut cargo = cargo();
     cargo.args(["build", "--package", "verdigris-guest", "--release", "--target", BARE_METAL]);
+    cargo.args(options);
     progress::step("building the guest payload", || command::run(&mut cargo))?;
-    let elf = paths::target().join(BARE_METAL).join("release/verdigris-guest");
+    let folder = paths::target().join(BARE_METAL).join("release");
+    let elf = folder.join("verdigris-guest");
     let bytes = std::fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
-    let image = elf.with_extension("bin");
+    // Both builds leave an ELF file of one name: only the images are told apart.
+    let image = folder.join(name);
     std::fs::write(&image, flatten(&bytes)?)?;
     Ok(image)
 }

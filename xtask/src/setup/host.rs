@@ -15,6 +15,9 @@ use super::unpack::Folder;
 use crate::{command, progress};
 
 const FOLDER: &str = "host";
+/// The few modules of the kernel's own that tests load, all without dependencies beyond these: a compressed
+/// disk in memory, to swap to; and what gives back a page that was called broken.
+const MODULES: &[&str] = &["lz4_compress", "lz4hc_compress", "zram", "hwpoison-inject"];
 
 /// A kernel to run as host, and what is needed to build a module for it.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub struct HostKernel {
     pub image: PathBuf,
     /// The build directory for modules; none, where the user named an image alone.
     pub headers: Option<PathBuf>,
+    /// A folder with the few modules of its own that tests load, compressed as they are packaged.
+    pub modules: Option<PathBuf>,
 }
 
 /// Returns the static arm64 busybox that set-up fetched, or the user's own.
@@ -41,9 +46,13 @@ impl HostKernel {
         let folder = Folder::open(FOLDER)?;
         let mut names = folder.packages.iter().map(|[name, ..]| name);
         let release = names.find_map(|name| name.strip_prefix("linux-image-"))?;
+        let modules = folder.path.join("modules");
+        // A folder of an older set-up lacks them.
+        MODULES.iter().all(|name| modules.join(module_file(name)).is_file()).then_some(())?;
         Some(Self {
             image: folder.path.join("boot").join(format!("vmlinuz-{release}")),
             headers: Some(build_directory(&folder.path, release)),
+            modules: Some(modules),
         })
     }
 
@@ -71,6 +80,7 @@ fn fetch(apt: &Apt) -> Result<Folder> {
     packages.push(format!("{image}:arm64={version}"));
     packages.push(format!("busybox-static:arm64={busybox_version}"));
     Folder::create(FOLDER, &apt.download(&packages)?, |root| {
+        keep_modules(root, &release)?;
         drop_modules(root)?;
         relocate(&build_directory(root, &release))
     })
@@ -103,7 +113,26 @@ fn dependency(apt: &Apt, package: &str, version: &str, start: &str) -> Result<St
     found.with_context(|| format!("{package} {version} depends on no {start}..."))
 }
 
-/// Removes the kernel's own modules and device trees, most of the package, which nothing uses.
+fn module_file(name: &str) -> String {
+    format!("{name}.ko.xz")
+}
+
+/// Moves the modules that are wanted to a folder of their own.
+fn keep_modules(root: &Path, release: &str) -> Result<()> {
+    let folder = root.join("modules");
+    std::fs::create_dir_all(&folder)?;
+    for name in MODULES {
+        let file = module_file(name);
+        let mut find = Command::new("find");
+        find.arg(root.join("lib/modules").join(release)).args(["-name", &file]);
+        let found = command::output(&mut find)?;
+        let path = found.lines().next().with_context(|| format!("the kernel has no {file}"))?;
+        std::fs::rename(path, folder.join(&file))?;
+    }
+    Ok(())
+}
+
+/// Removes the rest of the kernel's own modules and device trees, most of the package, which nothing uses.
 fn drop_modules(root: &Path) -> Result<()> {
     let mut find = Command::new("rm");
     find.arg("-rf").arg(root.join("lib/modules"));

@@ -34,6 +34,10 @@ pub struct Run {
     /// must be true of Linux's own.
     own_kvm: bool,
     driver: Option<&'static str>,
+    /// Whether the host's root has the memory suite.
+    memory: bool,
+    /// How long the machine may run, besides what it soaks.
+    timeout: Duration,
     command: &'static str,
     judge: Judge,
     /// How long the user has it soak: [`SOAK_WORD`] of its command becomes that many seconds.
@@ -59,6 +63,8 @@ const fn run(name: &'static str, cpu: &'static str, smp: u32) -> Run {
         firmware_args: "",
         own_kvm: false,
         driver: Some("raw=1"),
+        memory: false,
+        timeout: TIMEOUT,
         command: "verdigris-suite test --group suite",
         judge: Judge::Ktap,
         soaks: false,
@@ -167,6 +173,24 @@ pub const SWEEP: &[Run] = &[
     group(run("sweep-cortex-a57", "cortex-a57", 1), SWEEP_COMMAND),
 ];
 
+const fn memory(run: Run) -> Run {
+    let (command, timeout) = ("verdigris-memory test", Duration::from_secs(900));
+    Run { memory: true, memory_gib: 2, command, timeout, ..run }
+}
+
+/// What Linux does to the memory of guests.
+pub const MEMORY: &[Run] = &[
+    memory(run("memory-max", "max", 4)),
+    memory(masked("memory-max-no-ha", "ha=off")),
+    memory(run("memory-cortex-a57", "cortex-a57", 4)),
+];
+
+/// The same program on Linux's own KVM: what a test says of Linux must be so.
+pub const MEMORY_KVM: &[Run] = &[
+    memory(own_kvm(run("memory-kvm-max", "max", 4))),
+    memory(own_kvm(run("memory-kvm-cortex-a57", "cortex-a57", 4))),
+];
+
 /// The demonstration, as `cargo xtask run` shows it.
 pub const RUN: &[Run] =
     &[status(run("run-max", "max", 4), DEMO), status(run("run-cortex-a57", "cortex-a57", 2), DEMO)];
@@ -174,7 +198,7 @@ pub const RUN: &[Run] =
 /// Runs the wanted machines of a part, and counts each as it ends.
 pub fn test(runs: &'static [Run], part: &str, context: &Context, tally: &mut Tally) -> Result<()> {
     let wanted = runs.iter().filter(|run| context.wants(part, run.name));
-    run_all(context.lab()?, wanted, context.soak(), tally)
+    run_all(context.lab()?, wanted, context, tally)
 }
 
 /// Runs the suite on the oldest emulator that is supported.
@@ -185,7 +209,7 @@ pub fn oldest(context: &Context, tally: &mut Tally) -> Result<()> {
         return Ok(());
     }
     match Lab::oldest() {
-        Ok(lab) => run_all(&lab, RUNS.iter(), context.soak(), tally),
+        Ok(lab) => run_all(&lab, RUNS.iter(), context, tally),
         Err(error) => {
             tally.skip(RUNS[0].name, &format!("{error:#}"));
             Ok(())
@@ -197,9 +221,10 @@ pub fn oldest(context: &Context, tally: &mut Tally) -> Result<()> {
 fn run_all(
     lab: &Lab,
     runs: impl Iterator<Item = &'static Run>,
-    soak: Duration,
+    context: &Context,
     tally: &mut Tally,
 ) -> Result<()> {
+    let (soak, only) = (context.soak(), &context.args.only);
     let mut queue = VecDeque::new();
     for run in runs {
         lab.prepare(run.profile)?;
@@ -217,7 +242,7 @@ fn run_all(
             scope.spawn(move || {
                 while let Some(run) = next(queue) {
                     // The receiver outlives all workers.
-                    let _ = sender.send((run, run_one(lab, run, soak)));
+                    let _ = sender.send((run, run_one(lab, run, soak, only)));
                 }
             });
         }
@@ -257,7 +282,7 @@ impl Run {
                 false => Below::Firmware(self.profile, self.firmware_args.to_owned()),
             },
             driver: self.driver.map(str::to_owned),
-            timeout: TIMEOUT + more,
+            timeout: self.timeout + more,
             ..Trial::new(self.name, machine, &command)
         }
     }
@@ -279,9 +304,14 @@ impl Sink for Told {
     }
 }
 
-fn run_one(lab: &Lab, run: &Run, soak: Duration) -> Result<Vec<Test>> {
+fn run_one(lab: &Lab, run: &Run, soak: Duration, only: &[String]) -> Result<Vec<Test>> {
     let mut told = Told { name: run.soaks.then_some(run.name), lines: Vec::new() };
-    let outcome = lab.run(&run.trial(soak), &mut told)?;
+    let mut trial = run.trial(soak);
+    if run.memory {
+        trial.overlays.push(lab.memory_root()?);
+        only.iter().for_each(|word| trial.command += &format!(" {word}"));
+    }
+    let outcome = lab.run(&trial, &mut told)?;
     let mut tests = match run.judge {
         Judge::Ktap => ktap::read(&told.lines),
         Judge::Status => Vec::new(),

@@ -44,6 +44,9 @@ pub struct TestArgs {
     /// Let the machines of the part `soak` run for so many minutes each
     #[arg(long, value_name = "MINUTES", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     soak: u64,
+    /// Of the parts `memory` and `memory-kvm`, run only the tests with one of these words in their name
+    #[arg(long, value_name = "WORD")]
+    only: Vec<String>,
     /// Show passed tests too
     #[arg(long, short)]
     verbose: bool,
@@ -57,6 +60,8 @@ struct Part {
     about: &'static str,
     /// What it consists of.
     work: Work,
+    /// Whether it runs only where it is asked for.
+    only_by_name: bool,
 }
 
 /// What a part consists of.
@@ -123,11 +128,25 @@ const PARTS: &[Part] = &[
     part("soak", "everything at once, every byte checked", Machines(machines::SOAKS)),
     part("sweep", "a guest executes every system instruction", Machines(machines::SWEEP)),
     part("bench", "no call costs more than it once did", Function(bench)),
+    only_by_name(part(
+        "memory",
+        "Linux manages the memory of guests (only by name)",
+        Machines(machines::MEMORY),
+    )),
+    only_by_name(part(
+        "memory-kvm",
+        "the same tests on Linux's own KVM (only by name)",
+        Machines(machines::MEMORY_KVM),
+    )),
     part("run", "the demonstration of `cargo xtask run`", Machines(machines::RUN)),
 ];
 
 const fn part(name: &'static str, about: &'static str, work: Work) -> Part {
-    Part { name, about, work }
+    Part { name, about, work, only_by_name: false }
+}
+
+const fn only_by_name(part: Part) -> Part {
+    Part { only_by_name: true, ..part }
 }
 
 impl Part {
@@ -176,7 +195,8 @@ impl Context {
     }
 
     fn wants_any(&self, part: &Part) -> bool {
-        self.args.parts.is_empty() || self.args.parts.iter().any(|word| part.has(word))
+        let words = &self.args.parts;
+        (words.is_empty() && !part.only_by_name) || words.iter().any(|word| part.has(word))
     }
 }
 

@@ -2,7 +2,8 @@
 //! (Documentation/dev-tools/ktap.rst of the kernel).
 //!
 //! A process a test means that a test may panic, hang or be killed: the kernel closes its file, and the
-//! driver ends its VMs. So no test can find what another left.
+//! driver ends its VMs. So no test can find what another left; and where that is not to be taken on
+//! trust, [`run`] asks after each test whether all is as it was.
 
 use std::io::{Read, pipe};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -22,18 +23,18 @@ pub struct Test {
 }
 
 /// Makes the table of a module's tests: functions, each under its own name.
+#[macro_export]
 macro_rules! test_table {
     ($group:literal, $seconds:literal: $($name:ident),* $(,)?) => {
-        $crate::ktap::test_table! { TESTS, $group, $seconds: $($name),* }
+        $crate::test_table! { TESTS, $group, $seconds: $($name),* }
     };
     ($table:ident, $group:literal, $seconds:literal: $($name:ident),* $(,)?) => {
         /// Tests of this module.
-        pub const $table: &[$crate::ktap::Test] = &[$($crate::ktap::Test {
+        pub const $table: &[$crate::Test] = &[$($crate::Test {
             name: stringify!($name), group: $group, seconds: $seconds, run: $name,
         }),*];
     };
 }
-pub(crate) use test_table;
 
 /// The exit status of a skipped test: the one that the kernel's self-tests have.
 const SKIPPED: i32 = 4;
@@ -53,14 +54,18 @@ enum Outcome {
     Failed(String),
 }
 
-/// Runs tests one after the other, and returns whether none failed.
-pub fn run(tests: &[&Test]) -> bool {
+/// Runs tests one after the other, and returns whether none failed. A test that passed has failed after all
+/// if `left_behind`, called once its process is gone, finds something.
+pub fn run(tests: &[&Test], left_behind: &dyn Fn() -> Result<(), String>) -> bool {
     println!("KTAP version 1");
     println!("1..{}", tests.len());
     let mut failed = 0;
     for (index, test) in tests.iter().enumerate() {
         let began = Instant::now();
-        let (outcome, output) = run_one(test);
+        let (mut outcome, output) = run_one(test);
+        if let (Outcome::Passed, Err(what)) = (&outcome, left_behind()) {
+            outcome = Outcome::Failed(format!("afterwards: {what}"));
+        }
         let (number, name) = (index + 1, test.name);
         match outcome {
             Outcome::Passed => println!("ok {number} {name} # {} ms", began.elapsed().as_millis()),

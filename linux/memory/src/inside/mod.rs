@@ -1,0 +1,88 @@
+//! The program, where there is a host to run it.
+
+#![allow(dead_code)]
+
+mod cases;
+mod cgroup;
+mod counters;
+mod guest;
+mod ledger;
+mod leftovers;
+mod pagemap;
+mod region;
+mod swap;
+mod sys;
+mod vcpu;
+mod vm;
+
+use std::process::ExitCode;
+
+use verdigris_ktap::Test;
+
+const USAGE: &str = "\
+usage: verdigris-memory COMMAND
+  test [--group GROUP] [--list] [NAME...]   run tests (all of group `memory`, or those that match), in KTAP
+groups: memory, together";
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["test", ref options @ ..] => test(options),
+        ["exec", name] => execute(name),
+        _ => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
+}
+
+/// Chooses tests and runs or lists them.
+fn test(mut options: &[&str]) -> ExitCode {
+    let (mut group, mut list) = (None, false);
+    loop {
+        match options {
+            ["--group", name, rest @ ..] => (group, options) = (Some(*name), rest),
+            ["--list", rest @ ..] => (list, options) = (true, rest),
+            [option, ..] if option.starts_with('-') => return usage(),
+            _ => break,
+        }
+    }
+    let chosen: Vec<_> = cases::all().filter(|test| is_chosen(test, group, options)).collect();
+    if list {
+        chosen.iter().for_each(|test| println!("{}", test.name));
+        return ExitCode::SUCCESS;
+    }
+    if chosen.is_empty() {
+        eprintln!("no test has that name");
+        return ExitCode::from(2);
+    }
+    // Stacks of threads would be huge too, and come first where tests look at what is reclaimed.
+    counters::write("/sys/kernel/mm/transparent_hugepage/enabled", "madvise");
+    let before = leftovers::Leftovers::read();
+    let passed = verdigris_ktap::run(&chosen, &|| before.compare());
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A named test is chosen from any group, unless one is given; without names, all of a group are.
+fn is_chosen(test: &Test, group: Option<&str>, names: &[&str]) -> bool {
+    let in_group = |wanted: &str| test.group == wanted;
+    if names.is_empty() {
+        return in_group(group.unwrap_or("memory"));
+    }
+    group.is_none_or(in_group) && names.iter().any(|name| test.name.contains(name))
+}
+
+/// Runs one test in this process: what the harness starts.
+fn execute(name: &str) -> ExitCode {
+    match cases::all().find(|test| test.name == name) {
+        Some(test) => {
+            (test.run)();
+            ExitCode::SUCCESS
+        }
+        None => usage(),
+    }
+}
