@@ -49,7 +49,8 @@ impl Initramfs {
         Ok(self.bytes)
     }
 
-    fn tree(&mut self, from: &Path, prefix: &str) -> Result<()> {
+    /// Adds what is in a directory, under names that begin with `prefix`.
+    pub fn tree(&mut self, from: &Path, prefix: &str) -> Result<()> {
         let mut entries = std::fs::read_dir(from)?.collect::<Result<Vec<_>, _>>()?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {

@@ -37,6 +37,10 @@ pub struct Job {
     pub suite: Option<PathBuf>,
     /// The guest payload.
     pub guest: Option<PathBuf>,
+    /// The virtual machine monitor of the demonstration.
+    pub vmm: Option<PathBuf>,
+    /// A folder with modules of the host kernel's own.
+    pub modules: Option<PathBuf>,
     /// Directories to lay over the root.
     pub overlays: Vec<PathBuf>,
     /// Marks the lines that are for us.
@@ -46,8 +50,16 @@ pub struct Job {
 impl Job {
     /// Makes a job with nothing but a busybox around it.
     pub fn new(work: Work) -> Self {
-        let nonce = nonce();
-        Self { work, driver: None, suite: None, guest: None, overlays: Vec::new(), nonce }
+        Self {
+            work,
+            driver: None,
+            suite: None,
+            guest: None,
+            vmm: None,
+            modules: None,
+            overlays: Vec::new(),
+            nonce: nonce(),
+        }
     }
 
     /// Writes the root to a file.
@@ -63,10 +75,14 @@ impl Job {
             (self.driver.as_ref().map(|(module, _)| module), "lib/modules/verdigris.ko", 0o644),
             (self.suite.as_ref(), "bin/verdigris-suite", 0o755),
             (self.guest.as_ref(), "lib/verdigris/guest.bin", 0o644),
+            (self.vmm.as_ref(), "bin/verdigris-vmm", 0o755),
         ] {
             if let Some(file) = file {
                 root.copy(name, mode, file)?;
             }
+        }
+        if let Some(modules) = &self.modules {
+            root.tree(modules, "lib/modules/")?;
         }
         for overlay in &self.overlays {
             root.overlay(overlay)?;

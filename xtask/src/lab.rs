@@ -36,6 +36,7 @@ enum Item {
     Guest,
     /// A folder to lay over the root.
     Memory,
+    Vmm,
 }
 
 /// What offers `/dev/kvm`, in the user's words.
@@ -69,6 +70,8 @@ pub struct Trial {
     pub below: Below,
     /// Module parameters of the driver, if it is to be loaded.
     pub driver: Option<String>,
+    /// Whether the virtual machine monitor is in the host's root.
+    pub vmm: bool,
     /// Directories to lay over the host's root.
     pub overlays: Vec<PathBuf>,
     /// A command line for the host.
@@ -85,6 +88,7 @@ impl Trial {
             machine,
             below: Below::Firmware(Profile::Release, String::new()),
             driver: Some("raw=1".into()),
+            vmm: false,
             overlays: Vec::new(),
             command: command.to_owned(),
             timeout: TIMEOUT,
@@ -157,6 +161,7 @@ impl Lab {
             Item::Suite => build::suite()?,
             Item::Guest => build::guest()?,
             Item::Memory => self.make_memory_root()?,
+            Item::Vmm => build::vmm()?,
             Item::Driver => {
                 let headers = self.setup.kernel.headers.as_ref().context("no kernel headers")?;
                 build::driver(&self.setup.tools, headers, &[])?
@@ -198,6 +203,10 @@ impl Lab {
         if let Some(args) = &trial.driver {
             job.driver = Some((self.item(Item::Driver)?, args.clone()));
             job.guest = Some(self.item(Item::Guest)?);
+        }
+        if trial.vmm {
+            job.vmm = Some(self.item(Item::Vmm)?);
+            job.modules.clone_from(&self.setup.kernel.modules);
         }
         job.overlays.clone_from(&trial.overlays);
         let ramdisk = paths::target().join("run").join(format!("{}.cpio", trial.name));

@@ -23,6 +23,8 @@ use crate::{gdb, job, kernel, paths, terminal};
 const TIMEOUT_STATUS: u8 = 124;
 /// The command of the demonstration.
 const DEMO: &str = "verdigris-suite demo";
+/// The one that needs `/dev/kvm`, whoever offers it.
+const KVM_DEMO: &str = "verdigris-vmm demo";
 
 /// What a run can be told.
 #[derive(Args, Debug)]
@@ -151,6 +153,7 @@ impl RunArgs {
         let work = match &self.script {
             _ if self.shell => Work::Shell,
             Some(script) => Work::Script(script.clone()),
+            None if self.on == On::Kvm => Work::Command(KVM_DEMO.into()),
             None => Work::Command(DEMO.into()),
         };
         for directory in &self.overlay {
@@ -159,6 +162,8 @@ impl RunArgs {
         let mut job = Job::new(work);
         job.overlays.clone_from(&self.overlay);
         job.suite = Some(build::suite()?);
+        job.vmm = Some(build::vmm()?);
+        job.modules.clone_from(&setup.kernel.modules);
         if self.on == On::Kvm {
             return Ok(job);
         }
@@ -176,7 +181,6 @@ impl RunArgs {
         if self.on == On::Verdigris {
             return build::firmware(Profile::Release).map(Some);
         }
-        ensure!(!self.shows_demo(), "the demonstration is Verdigris's: add --shell or --script");
         ensure!(!self.gdb, "--gdb is for the firmware, which does not run with --on kvm");
         Ok(None)
     }

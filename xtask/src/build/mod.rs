@@ -9,7 +9,7 @@ mod selftests;
 
 pub use driver::driver;
 pub use firmware::{Firmware, Profile, firmware};
-pub use programs::{guest, guest_mmio, memory, suite};
+pub use programs::{guest, guest_mmio, memory, suite, vmm};
 pub use selftests::{Program, Selftests, selftests};
 
 use std::process::Command;

@@ -24,6 +24,14 @@ pub fn memory() -> Result<PathBuf> {
     Ok(paths::target().join(HOST_LINUX).join("release/verdigris-memory"))
 }
 
+/// Builds the virtual machine monitor, a static program of the host.
+pub fn vmm() -> Result<PathBuf> {
+    let mut cargo = cargo();
+    cargo.args(["build", "--package", "verdigris-vmm", "--release", "--target", HOST_LINUX]);
+    progress::step("building the VMM", || command::run(&mut cargo))?;
+    Ok(paths::target().join(HOST_LINUX).join("release/verdigris-vmm"))
+}
+
 /// Builds the guest payload, a flat image that runs wherever it is loaded.
 pub fn guest() -> Result<PathBuf> {
     payload("guest.bin", &[])

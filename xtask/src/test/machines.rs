@@ -38,6 +38,8 @@ pub struct Run {
     memory: bool,
     /// How long the machine may run, besides what it soaks.
     timeout: Duration,
+    /// Whether its command is the virtual machine monitor's.
+    vmm: bool,
     command: &'static str,
     judge: Judge,
     /// How long the user has it soak: [`SOAK_WORD`] of its command becomes that many seconds.
@@ -65,6 +67,7 @@ const fn run(name: &'static str, cpu: &'static str, smp: u32) -> Run {
         driver: Some("raw=1"),
         memory: false,
         timeout: TIMEOUT,
+        vmm: false,
         command: "verdigris-suite test --group suite",
         judge: Judge::Ktap,
         soaks: false,
@@ -95,6 +98,7 @@ const ROLLOVER_COMMAND: &str = "verdigris-suite test --group rollover";
 const SOAK_WORD: &str = "SECONDS";
 const SOAK: &str = "verdigris-suite soak SECONDS";
 const DEMO: &str = "verdigris-suite demo";
+const VMM_DEMO: &str = "verdigris-vmm demo";
 
 const fn boot(name: &'static str, cpu: &'static str, smp: u32) -> Run {
     Run { driver: None, ..status(run(name, cpu, smp), BOOTED) }
@@ -192,8 +196,16 @@ pub const MEMORY_KVM: &[Run] = &[
 ];
 
 /// The demonstration, as `cargo xtask run` shows it.
-pub const RUN: &[Run] =
-    &[status(run("run-max", "max", 4), DEMO), status(run("run-cortex-a57", "cortex-a57", 2), DEMO)];
+pub const RUN: &[Run] = &[
+    status(run("run-max", "max", 4), DEMO),
+    status(run("run-cortex-a57", "cortex-a57", 2), DEMO),
+    // The one on /dev/kvm must be true of Linux's own.
+    vmm(own_kvm(run("run-own-kvm", "max", 4))),
+];
+
+const fn vmm(run: Run) -> Run {
+    Run { vmm: true, ..status(run, VMM_DEMO) }
+}
 
 /// Runs the wanted machines of a part, and counts each as it ends.
 pub fn test(runs: &'static [Run], part: &str, context: &Context, tally: &mut Tally) -> Result<()> {
@@ -283,6 +295,7 @@ impl Run {
             },
             driver: self.driver.map(str::to_owned),
             timeout: self.timeout + more,
+            vmm: self.vmm,
             ..Trial::new(self.name, machine, &command)
         }
     }

@@ -1,0 +1,141 @@
+//! What is shown, in its order.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::damon::{Damon, SAMPLES};
+use super::guest::{DATA_BYTES, Guest, VCPUS};
+use super::pressure::{Group, make_swap};
+use super::residence::{self, Place};
+use super::{PAGE_BYTES, picture};
+
+const MIB: u64 = 1 << 20;
+const PAGES: usize = DATA_BYTES as usize / PAGE_BYTES;
+/// Pictures before the pressure, and the time between two.
+const LOOKS: usize = 3;
+const PAUSE: Duration = Duration::from_millis(1500);
+/// How much of the guest may stay in memory, step by step: what it uses is 32 MiB.
+const STEPS_MIB: [u64; 3] = [56, 48, 40];
+/// What must be cold of what was taken away.
+const COLD_PERCENT: usize = 95;
+
+/// How many pages of each half are swapped out.
+struct Taken {
+    cold: usize,
+    hot: usize,
+}
+
+/// Shows it all; returns whether all was as it should be.
+pub fn run() -> Result<bool> {
+    let group = Group::join()?;
+    make_swap()?;
+    introduce();
+    let guest = Guest::start()?;
+    // From the second round on, what is hot is in use.
+    guest.wait_for(2)?;
+    let damon = Damon::watch(guest.data())?;
+    for look in 1..=LOOKS {
+        println!("\nlook {look} of {LOOKS}");
+        show_heat(&guest, &damon)?;
+    }
+    let began = guest.rounds();
+    let taken = squeeze(&guest, &damon, &group)?;
+    let rounds = guest.rounds() - began;
+    drop(damon);
+    println!("\nNow the guest reads all of its memory, what is in swap too, and compares.");
+    let wrong = guest.check()?;
+    Ok(conclude(&taken, rounds, wrong))
+}
+
+fn introduce() {
+    let mib = DATA_BYTES / MIB;
+    println!(
+        "A guest with {VCPUS} vCPUs fills {mib} MiB, {PAGES} pages, and then uses one half of that."
+    );
+    println!("DAMON, the kernel's monitor of memory accesses, watches it through /dev/kvm.");
+    println!("One cell is {} pages: █ ▓ ▒ ░ · from all to none", picture::pages_per_cell(PAGES));
+}
+
+/// Draws what DAMON found beside what the guest really uses.
+fn show_heat(guest: &Guest, damon: &Damon) -> Result<()> {
+    sleep(PAUSE);
+    guest.wait_for(1)?;
+    let accesses = damon.accesses()?;
+    let used = picture::draw_flags((0..PAGES).map(Guest::is_hot));
+    picture::print(
+        ("accesses, as DAMON finds them", &picture::draw(&accesses, SAMPLES)),
+        ("what the guest uses", &used),
+    );
+    let right = accesses.iter().enumerate();
+    let right = right.filter(|(page, count)| (**count > 0) == Guest::is_hot(*page)).count();
+    println!("  DAMON is right about {right} of {PAGES} pages");
+    Ok(())
+}
+
+/// Gives the guest less and less memory, while it goes on; returns what was taken in the end.
+fn squeeze(guest: &Guest, damon: &Damon, group: &Group) -> Result<Taken> {
+    // What this process has beside the guest's data.
+    let own = group.bytes()?.saturating_sub(DATA_BYTES);
+    let mut taken = Taken { cold: 0, hot: 0 };
+    for mib in STEPS_MIB {
+        let before = guest.rounds();
+        group.limit(own + mib * MIB)?;
+        println!("\nThe memory cgroup is now too small: {mib} MiB of the guest may stay.");
+        sleep(PAUSE);
+        guest.wait_for(1)?;
+        let accesses = damon.accesses()?;
+        let places = residence::pages(&guest.data())?;
+        let resident = picture::draw_flags(places.iter().map(|place| *place == Place::Memory));
+        picture::print(
+            ("accesses, as DAMON finds them", &picture::draw(&accesses, SAMPLES)),
+            ("what is in memory", &resident),
+        );
+        taken = Taken::of(&places);
+        let Taken { cold, hot } = taken;
+        let rounds = guest.rounds() - before;
+        println!("  in swap: {cold} cold pages, {hot} hot; the guest did {rounds} rounds");
+    }
+    Ok(taken)
+}
+
+impl Taken {
+    fn of(places: &[Place]) -> Self {
+        let swapped = |hot: bool| {
+            let swapped = places.iter().enumerate().filter(|(_, place)| **place == Place::Swap);
+            swapped.filter(|(page, _)| Guest::is_hot(*page) == hot).count()
+        };
+        Self { cold: swapped(false), hot: swapped(true) }
+    }
+
+    fn all(&self) -> usize {
+        self.cold + self.hot
+    }
+
+    /// Tells whether enough was taken, and it was the cold half.
+    fn is_right(&self) -> bool {
+        let least = (DATA_BYTES - STEPS_MIB[STEPS_MIB.len() - 1] * MIB) as usize / PAGE_BYTES / 2;
+        self.all() >= least && self.cold * 100 >= self.all() * COLD_PERCENT
+    }
+}
+
+/// Says how it went, in the last line.
+fn conclude(taken: &Taken, rounds: u64, wrong: u64) -> bool {
+    let (mib, all) = (DATA_BYTES / MIB, taken.all());
+    if wrong > 0 {
+        println!(
+            "\nWRONG: {wrong} doublewords of the guest's memory were not what it had written."
+        );
+    } else if !taken.is_right() {
+        let Taken { cold, hot } = taken;
+        println!("\nWRONG: not the cold half was taken, but {cold} cold pages and {hot} hot ones.");
+    } else {
+        println!(
+            "\nOf {all} pages taken away, {} were cold; the guest did {rounds} rounds meanwhile, and",
+            taken.cold
+        );
+        println!("all {mib} MiB held what it had written.");
+    }
+    wrong == 0 && taken.is_right()
+}
