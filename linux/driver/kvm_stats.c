@@ -21,8 +21,8 @@
 #include "calls.h"
 #include "kvm.h"
 
-/* Room for a name, as in KVM's files. */
-#define NAME_BYTES 48
+/* Room for a name, as in KVM's files; the structure has it within the kernel, and not outside. */
+#define NAME_BYTES sizeof_field(struct kvm_stats_desc, name)
 
 struct counter {
 	const char *name;
@@ -73,21 +73,16 @@ static_assert(sizeof(struct vg_vcpu_stats) == ARRAY_SIZE(vcpu_counters) * sizeof
 struct image {
 	struct kvm_stats_header *header;
 	char *id;
-	void *descriptions;
+	struct kvm_stats_desc *descriptions;
 	u64 *values;
 	size_t size;
 };
-
-static size_t description_bytes(void)
-{
-	return sizeof(struct kvm_stats_desc) + NAME_BYTES;
-}
 
 static int image_new(struct image *image, unsigned int count)
 {
 	size_t id = sizeof(struct kvm_stats_header);
 	size_t descriptions = id + NAME_BYTES;
-	size_t values = descriptions + count * description_bytes();
+	size_t values = descriptions + count * sizeof(struct kvm_stats_desc);
 	void *memory = kvzalloc(values + count * sizeof(u64), GFP_KERNEL);
 
 	if (!memory)
@@ -112,7 +107,7 @@ static int image_new(struct image *image, unsigned int count)
 static void describe(struct image *image, unsigned int index, const char *prefix,
 		     const char *name, bool is_gauge)
 {
-	struct kvm_stats_desc *to = image->descriptions + index * description_bytes();
+	struct kvm_stats_desc *to = image->descriptions + index;
 
 	to->flags = KVM_STATS_UNIT_NONE | KVM_STATS_BASE_POW10 |
 		    (is_gauge ? KVM_STATS_TYPE_INSTANT : KVM_STATS_TYPE_CUMULATIVE);
