@@ -59,6 +59,8 @@ fn write(call: &Call) -> (u32, Written) {
         Call::VcpuSetReg { vcpu, register, value } => {
             (0x23, of_vcpu(vcpu, vec![(3, register), (4, value)]))
         }
+        Call::VcpuRegList { vcpu, first } => (0x24, of_vcpu(vcpu, vec![(3, first)])),
+        Call::VcpuReset { vcpu } => (0x25, of_vcpu(vcpu, vec![])),
         _ => write_ranged(call),
     };
     (0xc600_0000 | number, registers)
@@ -80,6 +82,9 @@ fn write_ranged(call: &Call) -> (u32, Written) {
         Call::Collapse { vm, range, size } => (0x3a, of_range(vm, range, &[(4, of_size(size))])),
         Call::TablesReclaim { vm, range } => (0x3b, of_range(vm, range, &[])),
         Call::Flush { vm } => (0x3c, vec![(1, handle(vm))]),
+        Call::MapList { vm, range, list, sequence } => {
+            (0x3d, of_range(vm, range, &[(4, list.0), (5, sequence)]))
+        }
         Call::WorkingSetCreate { vm, range, region } => {
             assert_eq!(region.page_count(), range.page_count().div_ceil(4096), "a byte a page");
             (0x40, of_range(vm, range, &[(4, region.start().0)]))
@@ -196,6 +201,11 @@ fn check(call: &Call) {
             assert!((range.start().0 | target.0 | range.end().0) % bytes == 0, "whole leaves");
             check_range(range);
             assert!(flags.write || !flags.clean);
+        }
+        Call::MapList { range, list, .. } => {
+            check_range(range);
+            check_page(list);
+            assert!(range.page_count() <= 512);
         }
         Call::Set { ipa, target, flags, .. } => {
             let bytes = 0x1000 << (9 * flags.size as u64);

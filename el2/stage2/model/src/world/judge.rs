@@ -37,6 +37,8 @@ pub struct Warrant {
     pub local: Vec<u64>,
     /// The operation remembers what it changed, up to [`RUNS`] runs, and invalidates at its end.
     pub is_gathered: bool,
+    /// Leaves that it remembers too, and that turn out to be in no TLB.
+    pub proven: u64,
 }
 
 impl Warrant {
@@ -72,6 +74,8 @@ impl World {
         let skips = self.machine.settings.config.skip;
         if young != Some(false) || !skips || !proven {
             warrant.leaf(first, level);
+        } else {
+            warrant.proven += 1;
         }
         // An old leaf without proof is a reason to renew it.
         warrant.all |= skips && young != Some(true) && !proven;
@@ -87,7 +91,7 @@ impl World {
         merge(&mut warrant.spans);
         let ranges = self.machine.settings.config.tlb_range;
         let most = if ranges { warrant.spans.len() as u64 } else { leaves };
-        warrant.all |= most > MAX_TARGETED || warrant.is_gathered && leaves > RUNS;
+        warrant.all |= most > MAX_TARGETED || warrant.is_gathered && leaves + warrant.proven > RUNS;
         // Without FEAT_TLBIRANGE a table that is given back for want of a page costs everything.
         warrant.all |= record.out_of_pages;
         let mut targeted_batch = 0;

@@ -8,7 +8,7 @@ use verdigris_abi::flags::{MAP_CLEAN, MAP_OLD, PROT_EXEC, PROT_READ, PROT_WRITE}
 use verdigris_stage2::{Attributes, Error, Ipa, Level, Map, Outcome, Pa};
 
 /// Leaves of one batch: what the contract is asked about together.
-const BATCH: u64 = 64;
+pub(super) const BATCH: u64 = 64;
 
 /// What a call asks for.
 #[derive(Clone, Copy, Debug)]
@@ -60,17 +60,26 @@ impl World {
             count = size * if self.choices.one_in(8) { 2 } else { 1 };
             count = count.min((1 << (self.machine.settings.ipa_bits - 12)) - start);
         }
+        let (pa, flags) = self.memory_and_flags(start);
+        Asked { start, pages: count, level, pa, flags, sequence: self.sampled() }
+    }
+
+    /// Chooses what stands behind a page, and what the guest may do with it.
+    pub(super) fn memory_and_flags(&mut self, page: u64) -> (u64, u64) {
         let mut flags = PROT_READ;
         for (flag, one_in) in [(PROT_EXEC, 2), (MAP_OLD, 3)] {
             flags |= if self.choices.one_in(one_in) { flag } else { 0 };
         }
         flags |= self.choices.pick(&[0, PROT_WRITE, PROT_WRITE, PROT_WRITE | MAP_CLEAN]);
         let variant = if self.choices.one_in(6) { self.choices.below(3) } else { 0 };
-        let mut sequence = self.contract.number();
-        if self.choices.one_in(12) {
-            sequence = sequence.saturating_sub(self.choices.below(80));
-        }
-        Asked { start, pages: count, level, pa: memory_of(start, variant), flags, sequence }
+        (memory_of(page, variant), flags)
+    }
+
+    /// Chooses a sequence number: mostly the one of now.
+    pub(super) fn sampled(&mut self) -> u64 {
+        let now = self.contract.number();
+        let ago = if self.choices.one_in(12) { self.choices.below(80) } else { 0 };
+        now.saturating_sub(ago)
     }
 
     /// Maps a range.
@@ -101,7 +110,7 @@ impl World {
     }
 
     /// Puts a leaf into the model, or adds permissions to the one that is there.
-    fn expect_mapped(&mut self, asked: &Asked, page: u64, warrant: &mut Warrant) {
+    pub(super) fn expect_mapped(&mut self, asked: &Asked, page: u64, warrant: &mut Warrant) {
         let new = asked.leaf(page);
         let end = page + new.pages();
         let refused = self.contract.must_refuse(page, end, asked.sequence);

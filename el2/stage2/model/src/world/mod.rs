@@ -17,6 +17,7 @@ mod guest;
 mod harvest;
 mod judge;
 mod map;
+mod map_list;
 mod protect;
 mod reclaim;
 mod remove;
@@ -179,7 +180,8 @@ impl World {
         self.steps += 1;
         self.prepare();
         match self.choices.below(64) {
-            0..=15 => self.map(),
+            0..=13 => self.map(),
+            14..=15 => self.map_list(),
             16..=23 => self.unmap(),
             24..=31 => self.invalidate(),
             32..=36 => self.set(),
