@@ -12,6 +12,7 @@
  * The page lookup may take for ever (userfaultfd), and calls notifiers itself.
  * Nothing is held across it.
  */
+#include <linux/hugetlb.h>
 #include <linux/kvm.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
@@ -257,6 +258,20 @@ static long map_lookup(struct vg_vm *vm, const struct lookup *lookup, u64 *list,
 	return VERDIGRIS_RETRY;
 }
 
+/* Tells how much memory is lost with a poisoned page: all of a huge one. */
+static short poison_shift(struct mm_struct *mm, unsigned long hva)
+{
+	short shift = PAGE_SHIFT;
+	struct vm_area_struct *vma;
+
+	mmap_read_lock(mm);
+	vma = find_vma(mm, hva);
+	if (vma && vma->vm_start <= hva && is_vm_hugetlb_page(vma))
+		shift = huge_page_shift(hstate_vma(vma));
+	mmap_read_unlock(mm);
+	return shift;
+}
+
 /* An error of the lookup: what the kernel's own KVM makes of it. */
 static enum vg_outcome lookup_failed(struct vg_vcpu *vcpu, const struct lookup *lookup, int ret,
 				     int *error)
@@ -265,7 +280,8 @@ static enum vg_outcome lookup_failed(struct vg_vcpu *vcpu, const struct lookup *
 
 	if (ret == -EHWPOISON) {
 		vg_count(vcpu->vm, VG_STAT_POISONED);
-		send_sig_mceerr(BUS_MCEERR_AR, (void __user *)lookup->hva, PAGE_SHIFT, current);
+		send_sig_mceerr(BUS_MCEERR_AR, (void __user *)lookup->hva,
+				poison_shift(vcpu->vm->mm, lookup->hva), current);
 		return VG_RUN_AGAIN;
 	}
 	if ((ret == -EINTR || ret == -EAGAIN) && signal_pending(current)) {
