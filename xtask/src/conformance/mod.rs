@@ -170,8 +170,9 @@ fn is_success(cases: &[Case], verdicts: &Verdicts) -> bool {
     passed && !cases.iter().zip(verdicts).any(failed)
 }
 
-/// Names the tests that pass on Linux KVM and not on Verdigris; tells whether there is none among
-/// those that must not fail.
+/// Names the tests that pass on Linux KVM and not on Verdigris; tells whether none of those that
+/// must not fail does. To be slow is no failure: in emulation the switch between host and guest
+/// costs Verdigris more, since it empties the emulator's TLB for the host too.
 fn compare(cases: &[Case], reference: &Verdicts, own: &Verdicts) -> bool {
     let mut equal = true;
     for ((case, reference), own) in cases.iter().zip(reference).zip(own) {
@@ -184,10 +185,10 @@ fn compare(cases: &[Case], reference: &Verdicts, own: &Verdicts) -> bool {
             _ => "fails",
         };
         println!("passes on Linux KVM, {how} on Verdigris: {}", case.name());
-        equal &= !case.is_default;
+        equal &= !case.is_default || *own == Some(Verdict::Slow);
     }
     if equal {
-        println!("every default test that passes on Linux KVM passes on Verdigris");
+        println!("no default test that passes on Linux KVM fails on Verdigris");
     }
     equal
 }
@@ -218,11 +219,10 @@ mod tests {
         let cases = [case("a", true), case("b", false)];
         let pass = || Some(Verdict::Pass);
         assert!(compare(&cases, &vec![pass(), pass()], &vec![pass(), Some(Verdict::Slow)]));
-        assert!(!compare(&cases, &vec![pass(), None], &vec![Some(Verdict::Slow), None]));
-        assert!(compare(
-            &cases,
-            &vec![Some(Verdict::Slow), None],
-            &vec![Some(Verdict::Slow), None]
-        ));
+        let (slow, skip) = (|| Some(Verdict::Slow), || Some(Verdict::Skip(String::new())));
+        assert!(!compare(&cases, &vec![pass(), None], &vec![skip(), None]));
+        assert!(!compare(&cases, &vec![pass(), None], &vec![None, None]));
+        assert!(compare(&cases, &vec![pass(), None], &vec![slow(), None]));
+        assert!(compare(&cases, &vec![slow(), None], &vec![skip(), None]));
     }
 }
