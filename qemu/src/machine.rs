@@ -21,6 +21,8 @@ pub struct Machine {
     pub smp: u32,
     /// RAM in bytes.
     pub memory_bytes: u64,
+    /// How many nodes CPUs and RAM are divided among, in equal parts.
+    pub nodes: u32,
     /// Version of the generic interrupt controller.
     pub gic: u32,
     /// Whether memory has allocation tags (FEAT_MTE2).
@@ -31,7 +33,15 @@ pub struct Machine {
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { cpu: "max".into(), smp: 4, memory_bytes: 1 << 30, gic: 3, mte: false, icount: false }
+        Self {
+            cpu: "max".into(),
+            smp: 4,
+            memory_bytes: 1 << 30,
+            nodes: 1,
+            gic: 3,
+            mte: false,
+            icount: false,
+        }
     }
 }
 
@@ -116,6 +126,14 @@ impl Machine {
         args.pair("-cpu", self.cpu_argument());
         args.pair("-smp", self.smp.to_string());
         args.pair("-m", format!("{}M", self.memory_bytes >> 20));
+        // The board divides the CPUs by itself, in turns.
+        if self.nodes > 1 {
+            let bytes = self.memory_bytes / u64::from(self.nodes);
+            for node in 0..self.nodes {
+                args.pair("-object", format!("memory-backend-ram,id=node{node},size={bytes}"));
+                args.pair("-numa", format!("node,nodeid={node},memdev=node{node}"));
+            }
+        }
         // No devices that a distribution's package may lack files for.
         for word in ["-nodefaults", "-no-user-config", "-no-reboot"] {
             args.0.push(word.into());
@@ -294,6 +312,20 @@ mod tests {
         assert_eq!(after(&args, "-seed"), ["1"]);
         assert_eq!(after(&args, "-rtc"), ["base=2026-01-01,clock=vm"]);
         assert!(after(&args, "-machine")[0].ends_with(",dtb-randomness=off"));
+    }
+
+    #[test]
+    fn memory_is_divided_among_nodes() {
+        let machine = Machine { nodes: 2, memory_bytes: 2 << 30, ..Machine::default() };
+        let args = strings(&invocation(machine, Boot::Bare(files("nodes"))));
+        let objects = after(&args, "-object");
+        assert_eq!(objects[1], "memory-backend-ram,id=node1,size=1073741824");
+        assert_eq!(
+            after(&args, "-numa"),
+            ["node,nodeid=0,memdev=node0", "node,nodeid=1,memdev=node1"]
+        );
+        let plain = strings(&invocation(Machine::default(), Boot::Bare(files("nodes"))));
+        assert!(after(&plain, "-numa").is_empty());
     }
 
     #[test]

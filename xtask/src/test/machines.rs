@@ -178,7 +178,7 @@ pub const SWEEP: &[Run] = &[
 ];
 
 const fn memory(run: Run) -> Run {
-    let (command, timeout) = ("verdigris-memory test", Duration::from_secs(900));
+    let (command, timeout) = ("verdigris-memory test", Duration::from_secs(1800));
     Run { memory: true, memory_gib: 2, command, timeout, ..run }
 }
 
@@ -239,7 +239,10 @@ fn run_all(
     let (soak, only) = (context.soak(), &context.args.only);
     let mut queue = VecDeque::new();
     for run in runs {
-        lab.prepare(run.profile)?;
+        match run.memory {
+            true => lab.prepare_memory((!run.own_kvm).then_some(run.profile))?,
+            false => lab.prepare(run.profile)?,
+        }
         if lab.has_cpu(run.cpu)? {
             queue.push_back(run);
         } else {
@@ -285,7 +288,9 @@ fn report(run: &Run, result: Result<Vec<Test>>, tally: &mut Tally) {
 impl Run {
     fn trial(&self, soak: Duration) -> Trial {
         let (cpu, memory_bytes) = (self.cpu.into(), self.memory_gib << 30);
-        let machine = Machine { cpu, smp: self.smp, memory_bytes, ..Machine::default() };
+        // Two nodes, so that pages can migrate from one to the other.
+        let nodes = if self.memory { 2 } else { 1 };
+        let machine = Machine { cpu, smp: self.smp, memory_bytes, nodes, ..Machine::default() };
         let command = self.command.replace(SOAK_WORD, &soak.as_secs().to_string());
         let more = if self.soaks { soak } else { Duration::ZERO };
         Trial {

@@ -15,7 +15,7 @@ use super::sys;
 use super::vcpu::{Vcpu, kick};
 
 /// How long rounds may take that are waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// vCPUs at work on the first pages of a guest's data.
 pub struct Ledger {

@@ -5,6 +5,7 @@
 mod cases;
 mod cgroup;
 mod counters;
+mod disturb;
 mod guest;
 mod ledger;
 mod leftovers;
@@ -12,6 +13,7 @@ mod pagemap;
 mod region;
 mod swap;
 mod sys;
+mod userfault;
 mod vcpu;
 mod vm;
 

@@ -11,6 +11,9 @@ pub const PAGE: usize = 4096;
 /// Bytes of a block: what one entry of the last but one level maps.
 pub const BLOCK: usize = 2 << 20;
 
+/// MADV_COLLAPSE (asm-generic/mman-common.h).
+pub const COLLAPSE: i32 = 25;
+
 /// Turns the result of a system call into a `Result`.
 pub fn check(result: i64) -> Result<i64> {
     if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
@@ -180,4 +183,40 @@ pub fn load_module(path: &std::path::Path, arguments: &std::ffi::CStr) -> Result
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         other => other.map(|_| ()),
     }
+}
+
+/// Makes pages that were called bad good again, through the module that tests of poison use.
+pub fn give_back(frames: &[u64]) {
+    let module = std::path::Path::new("/lib/modules/hwpoison-inject.ko.xz");
+    load_module(module, c"").unwrap_or_else(|error| panic!("{}: {error}", module.display()));
+    for frame in frames {
+        super::counters::write("/sys/kernel/debug/hwpoison/unpoison-pfn", &frame.to_string());
+    }
+}
+
+/// Moves pages of this process to a node; returns where each is then, or its negative error.
+pub fn move_pages(addresses: &[usize], node: i32) -> Result<Vec<i32>> {
+    const MOVE_ALL: i32 = 4;
+    let (nodes, mut status) = (vec![node; addresses.len()], vec![0i32; addresses.len()]);
+    // SAFETY: the three arrays have an element for each address; pages keep their content.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            0,
+            addresses.len(),
+            addresses.as_ptr(),
+            nodes.as_ptr(),
+            status.as_mut_ptr(),
+            MOVE_ALL,
+        )
+    })?;
+    Ok(status)
+}
+
+/// Moves all pages of this process from one node to another.
+pub fn migrate_self(from: i32, to: i32) -> Result<()> {
+    let (from, to) = (1u64 << from, 1u64 << to);
+    // SAFETY: two masks of 64 nodes; pages keep their content.
+    check(unsafe { libc::syscall(libc::SYS_migrate_pages, 0, 64, &raw const from, &raw const to) })
+        .map(|_| ())
 }

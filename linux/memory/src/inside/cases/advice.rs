@@ -11,7 +11,7 @@ use crate::inside::region::{KINDS, Kind};
 use crate::inside::sys::{self, PAGE};
 use crate::inside::{pagemap, swap};
 
-test_table! { "memory", 60: dontneed, free, pageout, pageout_by_process_madvise, cold, poison }
+test_table! { "memory", 300: dontneed, free, pageout, pageout_by_process_madvise, cold, poison }
 
 /// Pages of each half.
 const PAGES: usize = 256;

@@ -19,7 +19,7 @@ use crate::inside::sys::PAGE;
 use crate::inside::vcpu::Vcpu;
 use crate::inside::{pagemap, swap};
 
-test_table! { "memory", 90:
+test_table! { "memory", 300:
     reclaim_takes_what_is_cold, reclaim_without_answers_takes_anything, damon_finds_what_is_hot,
 }
 

@@ -10,7 +10,7 @@ use crate::inside::pagemap;
 use crate::inside::region::Kind;
 use crate::inside::sys::PAGE;
 
-test_table! { "memory", 90: merge_and_break, merge_while_the_guest_writes }
+test_table! { "memory", 300: merge_and_break, merge_while_the_guest_writes }
 
 const PAGES: usize = 256;
 const KSM: &str = "/sys/kernel/mm/ksm";

@@ -2,11 +2,17 @@
 
 mod advice;
 mod ageing;
+mod around;
+mod dirty;
+mod huge;
+mod interface;
 mod merging;
+mod migration;
 mod sharing;
 mod slots;
 mod support;
 mod swapping;
+mod userfaults;
 
 use verdigris_ktap::Test;
 
@@ -15,11 +21,17 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
     [
         advice::TESTS,
         ageing::TESTS,
+        around::TESTS,
+        dirty::TESTS,
+        interface::TESTS,
+        huge::TESTS,
         merging::TESTS,
+        migration::TESTS,
         sharing::TESTS,
         slots::TESTS,
         slots::LONG_TESTS,
         swapping::TESTS,
+        userfaults::TESTS,
     ]
     .into_iter()
     .flatten()

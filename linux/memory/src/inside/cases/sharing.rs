@@ -12,7 +12,7 @@ use crate::inside::region::{KINDS, Kind};
 use crate::inside::sys::{self, PAGE};
 use crate::inside::vcpu::Exit;
 
-test_table! { "memory", 60: fork_copies_on_write, protect, move_under_the_guest, unmap_under_the_guest, punch_holes }
+test_table! { "memory", 300: fork_copies_on_write, protect, move_under_the_guest, unmap_under_the_guest, punch_holes }
 
 const PAGES: usize = 128;
 

@@ -15,11 +15,11 @@ use crate::inside::sys::PAGE;
 use crate::inside::vcpu::Exit;
 use crate::inside::vm::{LOG, READONLY, Vm};
 
-test_table! { "memory", 60:
+test_table! { "memory", 300:
     slots_come_and_go, slots_move, flags_change_under_the_guest, two_slots_of_one_memory,
     readonly_slots_trap_writes, mistakes,
 }
-test_table! { LONG_TESTS, "memory", 150: many_slots }
+test_table! { LONG_TESTS, "memory", 300: many_slots }
 
 const PAGES: usize = 128;
 /// A slot beside the data, at its own addresses.

@@ -13,7 +13,7 @@ use crate::inside::{pagemap, swap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-test_table! { "memory", 90: limit, reclaim, high }
+test_table! { "memory", 300: limit, reclaim, high }
 
 const PAGES: usize = 2048;
 const BYTES: usize = PAGES * 4096;

@@ -1,0 +1,51 @@
+//! Fault-around: neighbours that the host has mapped already come with the page that was asked for.
+
+use std::path::Path;
+
+use verdigris_guest::{program, touch};
+use verdigris_ktap::{skip, test_table};
+
+use super::support::HAND;
+use crate::inside::counters::write;
+use crate::inside::guest::{DATA, Guest};
+use crate::inside::region::Kind;
+use crate::inside::sys::PAGE;
+
+test_table! { "memory", 300: fewer_exits_by_fault_around }
+
+const PARAMETER: &str = "/sys/module/verdigris/parameters/fault_around";
+const PAGES: u64 = 1024;
+
+/// Returns the faults that it takes to touch all pages, which the host has in memory.
+fn faults(around: u32) -> u64 {
+    write(PARAMETER, &around.to_string());
+    let guest = Guest::new(Kind::Pages, PAGES as usize * PAGE);
+    for page in 0..PAGES as usize {
+        guest.data.write(page * PAGE, page as u64);
+    }
+    let mut hand = guest.vcpu(HAND);
+    hand.program(program::ECHO, &[]);
+    let before = guest.vm.statistics();
+    hand.program(program::TOUCH, &[DATA, PAGES, 1, touch::READ]);
+    let now = guest.vm.statistics();
+    for page in 0..PAGES as usize {
+        assert_eq!(hand.program(program::READ, &[guest.page_address(page)])[1], page as u64);
+    }
+    let (faults, mapped) =
+        (now["faults"] - before["faults"], now["pages_mapped"] - before["pages_mapped"]);
+    println!("fault_around={around}: {faults} faults for {mapped} pages");
+    assert_eq!(mapped, PAGES);
+    faults
+}
+
+fn fewer_exits_by_fault_around() {
+    if !Path::new(PARAMETER).exists() {
+        skip("this is not the driver of Verdigris: it has no fault-around");
+    }
+    let old = std::fs::read_to_string(PARAMETER).expect("a parameter");
+    let results = std::panic::catch_unwind(|| [1, 16, 64].map(|around| (around, faults(around))));
+    write(PARAMETER, old.trim());
+    for (around, faults) in results.expect("all sizes") {
+        assert_eq!(faults, PAGES / u64::from(around), "with {around} pages");
+    }
+}

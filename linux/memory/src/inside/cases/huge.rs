@@ -1,0 +1,147 @@
+//! Huge pages: made of small ones, broken up again, and set aside from the start.
+
+use std::fs;
+use std::sync::Arc;
+
+use verdigris_ktap::{skip, test_table};
+
+use super::support::{PLAYERS, Scene};
+use crate::inside::counters::{Counters, number, write};
+use crate::inside::guest::Guest;
+use crate::inside::ledger::Ledger;
+use crate::inside::region::{Kind, Region};
+use crate::inside::swap;
+use crate::inside::sys::{BLOCK, COLLAPSE, PAGE};
+
+test_table! { "memory", 300:
+    collapse_and_split, huge_from_the_start, split_by_one_page, huge_swapped, hugetlb,
+}
+
+const BLOCKS: usize = 4;
+const PAGES: usize = BLOCKS * BLOCK / PAGE;
+
+/// Small pages become huge under the guest, and small again.
+fn collapse_and_split() {
+    let guest = Arc::new(Guest::new(Kind::Pages, BLOCKS * BLOCK));
+    let ledger = Ledger::start(&guest, PLAYERS);
+    ledger.wait(20);
+    guest.data.advise(guest.data.all(), libc::MADV_HUGEPAGE).expect("advice");
+    let before = Counters::host();
+    for round in 0..6 {
+        let collapsed = guest.data.advise(guest.data.all(), COLLAPSE);
+        collapsed.unwrap_or_else(|error| panic!("no huge pages in round {round}: {error}"));
+        assert_eq!(huge_bytes(&guest.data), guest.data.bytes() as u64, "round {round}");
+        ledger.wait(10);
+        // As text to debugfs: process, first and last address, order of what is left.
+        let (start, end) = (guest.data.address(0), guest.data.address(guest.data.bytes()));
+        let command = format!("{},{start:#x},{end:#x},0", std::process::id());
+        write("/sys/kernel/debug/split_huge_pages", &command);
+        ledger.wait(10);
+    }
+    let now = Counters::host();
+    assert!(now.since(&before, "thp_collapse_alloc") >= 6 * BLOCKS as u64);
+    assert!(now.since(&before, "thp_split_page") >= 6 * BLOCKS as u64 / 2, "{now:?}");
+    ledger.finish();
+}
+
+/// How many bytes of a region are huge pages of anonymous memory, as smaps tells.
+fn huge_bytes(region: &Region) -> u64 {
+    let text = fs::read_to_string("/proc/self/smaps").expect("procfs");
+    let (start, end) = (region.address(0), region.address(region.bytes()));
+    let (mut inside, mut sum) = (false, 0);
+    for line in text.lines() {
+        let first = line.split(' ').next().unwrap_or("");
+        if let Some((low, _)) = first.split_once('-') {
+            let low = usize::from_str_radix(low, 16);
+            inside = low.is_ok_and(|low| low >= start && low < end);
+        } else if inside && first == "AnonHugePages:" {
+            let words: Vec<_> = line.split_whitespace().collect();
+            sum += words[1].parse::<u64>().expect("a number") << 10;
+        }
+    }
+    sum
+}
+
+/// Memory that is huge at the first touch, by whoever touches it.
+fn huge_from_the_start() {
+    let before = Counters::host();
+    let guest = Arc::new(Guest::new(Kind::Blocks, BLOCKS * BLOCK));
+    let ledger = Ledger::start(&guest, PLAYERS);
+    ledger.wait(30);
+    assert_eq!(huge_bytes(&guest.data), guest.data.bytes() as u64);
+    assert!(Counters::host().since(&before, "thp_fault_alloc") >= BLOCKS as u64);
+    ledger.finish();
+}
+
+/// A huge page of which one page is thrown away; the others stay, at the same place.
+fn split_by_one_page() {
+    let mut scene = Scene::new(Kind::Blocks, 2 * BLOCK / PAGE);
+    let part = scene.part();
+    let before = Counters::host();
+    for seed in 1..4 {
+        scene.fill(part.clone(), seed);
+        let hole = part.start + (100 + seed as usize) * PAGE;
+        scene.guest.data.advise(hole..hole + PAGE, libc::MADV_DONTNEED).expect("advice");
+        assert_eq!(scene.read(hole), 0);
+        scene.check(part.start..hole, seed);
+        scene.check(hole + PAGE..part.end, seed);
+        let data = &scene.guest.data;
+        data.advise(part.clone(), libc::MADV_DONTNEED).expect("advice");
+    }
+    assert!(Counters::host().since(&before, "thp_split_pmd") >= 3);
+    scene.finish();
+}
+
+/// Huge pages that go out to swap, whole or in pieces, and come back in pieces.
+fn huge_swapped() {
+    swap::ensure();
+    let guest = Arc::new(Guest::new(Kind::Blocks, BLOCKS * BLOCK));
+    let ledger = Ledger::start(&guest, PLAYERS);
+    ledger.wait(10);
+    let before = Counters::host();
+    for _ in 0..6 {
+        guest.data.advise(guest.data.all(), libc::MADV_PAGEOUT).expect("advice");
+        ledger.wait(5);
+        // What came back may be huge again.
+        _ = guest.data.advise(guest.data.all(), COLLAPSE);
+        ledger.wait(5);
+    }
+    let now = Counters::host();
+    assert!(now.swapped_out_since(&before) >= PAGES as u64);
+    assert!(now.swapped_in_since(&before) > 0);
+    ledger.finish();
+}
+
+/// Huge pages that were set aside: no reclaim, no merging, but holes.
+fn hugetlb() {
+    let file = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+    let wanted = 2 * BLOCKS as u64;
+    write(file, &wanted.to_string());
+    if number(file) < wanted {
+        write(file, "0");
+        skip("the host has no huge pages left");
+    }
+    let mut scene = Scene::new(Kind::Huge, BLOCKS * BLOCK / PAGE);
+    let part = scene.part();
+    assert!(Counters::read("/proc/meminfo").get("HugePages_Free") <= wanted);
+    for seed in 1..4 {
+        scene.fill(part.clone(), seed);
+        scene.check(part.clone(), seed);
+        let hole = part.start..part.start + BLOCK;
+        scene.guest.data.punch(hole.clone()).expect("a hole");
+        for at in hole.clone().step_by(16 * PAGE) {
+            assert_eq!(scene.read(at), 0);
+        }
+        scene.check(hole.end..part.end, seed);
+        scene.guest.data.protect(part.clone(), libc::PROT_READ).expect("protection");
+        scene.check(hole.end..part.end, seed);
+        let writable = libc::PROT_READ | libc::PROT_WRITE;
+        scene.guest.data.protect(part.clone(), writable).expect("protection");
+    }
+    assert!(
+        Counters::read("/proc/meminfo").get("HugePages_Free") < wanted,
+        "huge pages are in use"
+    );
+    scene.finish();
+    write(file, "0");
+}

@@ -1,0 +1,137 @@
+//! Pages that move in physical memory, while the guest uses them.
+
+use std::sync::Arc;
+
+use verdigris_ktap::{skip, test_table};
+
+use super::support::{PLAYERS, Scene};
+use crate::inside::counters::{Counters, number, write};
+use crate::inside::guest::Guest;
+use crate::inside::ledger::Ledger;
+use crate::inside::pagemap;
+use crate::inside::region::{KINDS, Kind};
+use crate::inside::sys::{self, PAGE};
+
+test_table! { "memory", 300: compact, contiguous_range, soft_offline, to_another_node }
+
+const PAGES: usize = 2048;
+
+fn frames(guest: &Guest) -> Vec<Option<u64>> {
+    let entries = pagemap::entries(&guest.data, 0..guest.data.pages());
+    entries.into_iter().map(pagemap::Entry::frame).collect()
+}
+
+fn count_moved(before: &[Option<u64>], after: &[Option<u64>]) -> usize {
+    before.iter().zip(after).filter(|(before, after)| before.is_some() && before != after).count()
+}
+
+/// Lets the host compact its memory: what moves is its choice, so there is fragmented memory first, of which
+/// the guest has every second page.
+fn compact() {
+    for kind in KINDS {
+        let guest = Arc::new(Guest::new(kind, PAGES * PAGE));
+        let ledger = Ledger::start(&guest, PLAYERS);
+        ledger.wait(10);
+        let before = Counters::host();
+        let mut moved = 0;
+        for _ in 0..5 {
+            // Holes between what stays: the guest's pages are taken away here and there, and come back elsewhere.
+            let old = frames(&guest);
+            write("/proc/sys/vm/compact_memory", "1");
+            ledger.wait(5);
+            moved += count_moved(&old, &frames(&guest));
+        }
+        let migrated = Counters::host().since(&before, "pgmigrate_success");
+        println!("{kind:?}: {migrated} pages migrated, {moved} of them the guest's");
+        ledger.finish();
+    }
+}
+
+/// Takes huge pages of 32 MiB: a range is emptied for each, as for a contiguous allocation (CMA).
+fn contiguous_range() {
+    let file = "/sys/kernel/mm/hugepages/hugepages-32768kB/nr_hugepages";
+    if !std::path::Path::new(file).exists() {
+        skip("the host has no huge pages of 32 MiB");
+    }
+    let guest = Arc::new(Guest::new(Kind::Pages, PAGES * PAGE));
+    let ledger = Ledger::start(&guest, PLAYERS);
+    ledger.wait(10);
+    let (before, old) = (Counters::host(), frames(&guest));
+    let mut got = 0;
+    for count in [4, 8, 16, 32, 48] {
+        write(file, &count.to_string());
+        got = number(file);
+        ledger.wait(10);
+    }
+    write(file, "0");
+    let migrated = Counters::host().since(&before, "pgmigrate_success");
+    let moved = count_moved(&old, &frames(&guest));
+    println!("{got} ranges; {migrated} pages migrated, {moved} of the guest's have moved");
+    assert!(got > 0, "no range was emptied");
+    assert!(migrated > 0, "nothing was migrated");
+    ledger.finish();
+}
+
+/// Takes pages away that may soon fail: each moves to another frame at once, and is good as before.
+fn soft_offline() {
+    let mut scene = Scene::new(Kind::Pages, 256);
+    let part = scene.part();
+    scene.fill(part.clone(), 3);
+    let (before, old) = (Counters::host(), frames(&scene.guest));
+    let mut offline = Vec::new();
+    for at in part.clone().step_by(8 * PAGE) {
+        let data = &scene.guest.data;
+        data.advise(at..at + PAGE, libc::MADV_SOFT_OFFLINE).expect("advice");
+        offline.extend(old[at / PAGE]);
+        scene.ledger.wait(1);
+    }
+    // Of the ledger's pages too, while it writes them.
+    for at in (0..part.start).step_by(8 * PAGE) {
+        let data = &scene.guest.data;
+        let frame = frames(&scene.guest)[at / PAGE];
+        // It says so if the page is in use in a moment that is bad for it.
+        if data.advise(at..at + PAGE, libc::MADV_SOFT_OFFLINE).is_ok() {
+            offline.extend(frame);
+        }
+    }
+    let now = frames(&scene.guest);
+    assert!(
+        offline.iter().all(|frame| !now.contains(&Some(*frame))),
+        "a page that is off is in use"
+    );
+    let migrated = Counters::host().since(&before, "pgmigrate_success");
+    assert!(migrated >= part.len() as u64 / PAGE as u64 / 8, "{migrated} pages were migrated");
+    scene.check(part, 3);
+    scene.finish();
+    sys::give_back(&offline);
+}
+
+/// Moves all pages between two nodes, by address (move_pages) and as a whole (migrate_pages).
+fn to_another_node() {
+    if !std::path::Path::new("/sys/devices/system/node/node1").exists() {
+        skip("the machine has one node");
+    }
+    for kind in KINDS {
+        let guest = Arc::new(Guest::new(kind, PAGES * PAGE));
+        let ledger = Ledger::start(&guest, PLAYERS);
+        ledger.wait(10);
+        let before = Counters::host();
+        let addresses: Vec<usize> =
+            (0..PAGES).map(|page| guest.data.address(page * PAGE)).collect();
+        for round in 0..6 {
+            let node = (round + 1) % 2;
+            let at = sys::move_pages(&addresses, node).expect("nodes");
+            let moved = at.iter().filter(|&&status| status == node).count();
+            assert!(moved >= PAGES / 2, "{kind:?}: {moved} pages are on node {node}");
+            ledger.wait(5);
+        }
+        for round in 0..4 {
+            sys::migrate_self(round % 2, (round + 1) % 2).expect("nodes");
+            ledger.wait(5);
+        }
+        let migrated = Counters::host().since(&before, "pgmigrate_success");
+        println!("{kind:?}: {migrated} pages migrated");
+        assert!(migrated >= 4 * PAGES as u64, "{migrated} pages were migrated");
+        ledger.finish();
+    }
+}

@@ -1,0 +1,150 @@
+//! What Linux may do to a guest's memory at any time without changing a byte of it.
+
+use std::path::Path;
+
+use super::cgroup::Group;
+use super::counters::{Counters, number, write};
+use super::region::Region;
+use super::sys::{self, BLOCK, COLLAPSE, PAGE};
+
+/// One kind of disturbance.
+pub struct Kind {
+    /// What reports call it.
+    pub name: &'static str,
+    run: fn(&Disturber, &Region, usize),
+}
+
+/// All kinds.
+pub const KINDS: &[Kind] = &[
+    Kind { name: "page out", run: page_out },
+    Kind { name: "make cold", run: make_cold },
+    Kind { name: "change protection", run: change_protection },
+    Kind { name: "collapse", run: collapse },
+    Kind { name: "split", run: split },
+    Kind { name: "fork", run: fork },
+    Kind { name: "merge", run: merge },
+    Kind { name: "compact", run: compact },
+    Kind { name: "migrate", run: migrate },
+    Kind { name: "reclaim", run: reclaim },
+];
+
+/// What disturbances need.
+pub struct Disturber {
+    group: Group,
+    state: std::cell::Cell<u64>,
+    before: Counters,
+}
+
+/// Counters that prove that each mechanism ran, and by how much they must grow.
+const PROOFS: &[&str] = &[
+    "thp_split_pmd",
+    "pgdeactivate",
+    "pgmigrate_success",
+    "thp_collapse_alloc",
+    "compact_isolated",
+];
+
+impl Disturber {
+    /// Makes one with a cgroup of a name.
+    pub fn new(name: &str, seed: u64) -> Self {
+        write("/sys/kernel/mm/ksm/sleep_millisecs", "5");
+        write("/sys/kernel/mm/ksm/run", "1");
+        let group = Group::join(name);
+        Self { group, state: std::cell::Cell::new(seed), before: Counters::host() }
+    }
+
+    /// Returns a number below `limit`, at random.
+    pub fn random(&self, limit: usize) -> usize {
+        let next = verdigris_guest::scramble(self.state.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+        self.state.set(next);
+        (next % limit as u64) as usize
+    }
+
+    /// Does one of a kind, or one at random, to some block of a region.
+    pub fn disturb(&self, region: &Region, kind: Option<usize>) -> &'static str {
+        let kind = &KINDS[kind.unwrap_or_else(|| self.random(KINDS.len()))];
+        let blocks = region.bytes().div_ceil(BLOCK);
+        (kind.run)(self, region, self.random(blocks));
+        kind.name
+    }
+
+    /// Tells how far the counters have come, and fails if what must have run hasn't.
+    pub fn prove(&self) {
+        let now = Counters::host();
+        let (out, back) = (now.swapped_out_since(&self.before), now.swapped_in_since(&self.before));
+        let counts: Vec<_> =
+            PROOFS.iter().map(|name| (*name, now.since(&self.before, name))).collect();
+        println!("{out} pages out, {back} in; {counts:?}");
+        assert!(out > 0 && back > 0, "no page went out and came back");
+        for (name, count) in counts {
+            assert!(count > 0, "{name} hasn't grown");
+        }
+        assert!(number("/sys/kernel/mm/ksm/full_scans") > 0, "nothing was scanned for merging");
+    }
+}
+
+impl Drop for Disturber {
+    fn drop(&mut self) {
+        _ = std::fs::write("/sys/kernel/mm/ksm/run", "2");
+        _ = std::fs::write("/sys/kernel/mm/ksm/run", "0");
+    }
+}
+
+fn block(region: &Region, index: usize) -> std::ops::Range<usize> {
+    index * BLOCK..((index + 1) * BLOCK).min(region.bytes())
+}
+
+fn page_out(_: &Disturber, region: &Region, index: usize) {
+    region.advise(block(region, index), libc::MADV_PAGEOUT).expect("advice");
+}
+
+fn make_cold(_: &Disturber, region: &Region, index: usize) {
+    region.advise(block(region, index), libc::MADV_COLD).expect("advice");
+}
+
+/// Rights that the guest needs stay; those that it doesn't come and go.
+fn change_protection(_: &Disturber, region: &Region, index: usize) {
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    region.protect(block(region, index), rights | libc::PROT_EXEC).expect("protection");
+    region.protect(block(region, index), rights).expect("protection");
+}
+
+fn collapse(_: &Disturber, region: &Region, index: usize) {
+    _ = region.advise(block(region, index), libc::MADV_HUGEPAGE);
+    // There may be no memory for it, or a page in use in a way that forbids it.
+    _ = region.advise(block(region, index), COLLAPSE);
+}
+
+fn split(_: &Disturber, region: &Region, index: usize) {
+    let part = block(region, index);
+    let (start, end) = (region.address(part.start), region.address(part.end));
+    let command = format!("{},{start:#x},{end:#x},0", std::process::id());
+    _ = std::fs::write("/sys/kernel/debug/split_huge_pages", command);
+}
+
+fn fork(_: &Disturber, _: &Region, _: usize) {
+    let process = sys::fork(|| 0).expect("a child");
+    assert_eq!(sys::wait_for(process).expect("a child"), 0);
+}
+
+fn merge(disturber: &Disturber, region: &Region, index: usize) {
+    let advice = [libc::MADV_MERGEABLE, libc::MADV_UNMERGEABLE][disturber.random(4) / 3];
+    _ = region.advise(block(region, index), advice);
+}
+
+fn compact(_: &Disturber, _: &Region, _: usize) {
+    write("/proc/sys/vm/compact_memory", "1");
+}
+
+fn migrate(disturber: &Disturber, region: &Region, index: usize) {
+    if !Path::new("/sys/devices/system/node/node1").exists() {
+        return;
+    }
+    let part = block(region, index);
+    let addresses: Vec<_> = part.step_by(PAGE).map(|at| region.address(at)).collect();
+    sys::move_pages(&addresses, disturber.random(2) as i32).expect("nodes");
+}
+
+fn reclaim(disturber: &Disturber, _: &Region, _: usize) {
+    _ = disturber.group.try_set("memory.reclaim", "512K");
+}
