@@ -12,6 +12,7 @@ mod sharing;
 mod slots;
 mod support;
 mod swapping;
+mod uapi;
 mod userfaults;
 
 use verdigris_ktap::Test;
@@ -34,5 +35,6 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         userfaults::TESTS,
     ]
     .into_iter()
+    .chain(uapi::TESTS.iter().copied())
     .flatten()
 }

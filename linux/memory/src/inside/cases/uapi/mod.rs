@@ -1,0 +1,21 @@
+//! The KVM interface itself: what is offered, what is refused and how, and what lives how long.
+//!
+//! The same expectations hold on Linux's KVM, where a test doesn't say otherwise: that is how they were found.
+
+mod code;
+mod files;
+mod mistakes;
+mod offers;
+mod registers;
+mod running;
+
+use verdigris_ktap::Test;
+
+/// Lists the tests.
+pub const TESTS: &[&[Test]] =
+    &[files::TESTS, mistakes::TESTS, offers::TESTS, registers::TESTS, running::TESTS];
+
+/// Tells whether the driver of Verdigris answers, or Linux's own KVM.
+fn is_verdigris() -> bool {
+    std::path::Path::new("/sys/module/verdigris").exists()
+}
