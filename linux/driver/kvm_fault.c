@@ -213,18 +213,33 @@ static bool fits_block(const struct lookup *lookup, unsigned int shift)
 	       gfn + npages <= view->base_gfn + view->npages;
 }
 
+/*
+ * Makes a block of the pages that are there already.  As a map, only while the
+ * slot's flags are those that were looked at: one that logs by now was split.
+ */
+static long collapse(struct vg_vm *vm, const struct lookup *lookup, u64 npages, u64 block)
+{
+	u64 gfn = ALIGN_DOWN(lookup->gfn, npages), done;
+	long status = VERDIGRIS_RETRY;
+	int section;
+
+	section = srcu_read_lock(&vm->srcu);
+	if (is_current(vm, lookup))
+		status = vg_call_collapse(vm->handle, gfn << PAGE_SHIFT, npages, block, &done);
+	srcu_read_unlock(&vm->srcu, section);
+	return status;
+}
+
 static long map_block(struct vg_vm *vm, const struct lookup *lookup, unsigned int shift,
 		      u64 block, u64 sequence)
 {
-	u64 npages = BIT_ULL(shift - PAGE_SHIFT), done;
-	u64 gfn = ALIGN_DOWN(lookup->gfn, npages);
+	u64 npages = BIT_ULL(shift - PAGE_SHIFT);
 	long status;
 
 	if (!fits_block(lookup, shift))
 		return VERDIGRIS_NOT_SUPPORTED;
 	status = map_aligned(vm, lookup, npages, block, sequence);
-	if (status == VERDIGRIS_EXISTS &&
-	    !vg_call_collapse(vm->handle, gfn << PAGE_SHIFT, npages, block, &done))
+	if (status == VERDIGRIS_EXISTS && !collapse(vm, lookup, npages, block))
 		status = map_aligned(vm, lookup, npages, block, sequence);
 	if (!status)
 		vg_count(vm, VG_STAT_BLOCKS_MAPPED);
@@ -334,6 +349,7 @@ static enum vg_outcome judge(struct vg_vcpu *vcpu, struct lookup *lookup, long s
 		if (!lookup->wants_write && may_write(lookup)) {
 			lookup->wants_write = true;
 			*again = true;
+			return VG_RUN_AGAIN;
 		}
 		return lookup_failed(vcpu, lookup, -EFAULT, error);
 	case VERDIGRIS_NOT_OWNER:
@@ -409,6 +425,11 @@ enum vg_outcome vg_fault_handle(struct vg_vcpu *vcpu, const struct vg_fault *fau
 		.prot_around = prot_around(),
 	};
 
+	/* Beyond the guest's address space there is nothing, not even a device. */
+	if (fault->ipa >> vcpu->vm->ipa_bits) {
+		vcpu->answer = VG_ANSWER_ABORT;
+		return VG_RUN_AGAIN;
+	}
 	lookup.prot = lookup.prot_around;
 	if (fault->flags & VERDIGRIS_FAULT_EXEC)
 		lookup.prot = VERDIGRIS_PROT_EXEC;
