@@ -26,6 +26,7 @@
 
 #include <linux/atomic.h>
 #include <linux/interval_tree.h>
+#include <linux/jump_label.h>
 #include <linux/kref.h>
 #include <linux/kvm.h>
 #include <linux/mmu_notifier.h>
@@ -309,7 +310,7 @@ struct vg_vcpu_stats {
  * @is_born: the firmware knows it, and the VM has it; else its file does
  * @is_initialized: KVM_ARM_VCPU_INIT was done
  * @mp_state: KVM_MP_STATE_*; other vCPUs write it too
- * @wait: where it sleeps: woken by vg_vcpu_kick()
+ * @wait: where it sleeps: woken by vg_vcpu_kick_all()
  * @cpu: which CPU is about to enter or in the guest, or -1
  * @counter_offset: that of the VM, as the firmware was told last
  * @spsr_aarch32: SPSR_abt, _und, _irq and _fiq, which no guest reaches
@@ -453,8 +454,7 @@ int vg_dirty_clear(struct vg_vm *vm, const struct kvm_clear_dirty_log *log);
 /* kvm_vcpu.c */
 int vg_vcpu_create(struct vg_vm *vm, unsigned long id); /* a file descriptor, or an error */
 void vg_vcpus_free(struct vg_vm *vm);
-void vg_vcpu_kick(struct vg_vcpu *vcpu);
-void vg_vcpu_kick_all(struct vg_vm *vm);
+void vg_vcpu_kick_all(struct vg_vm *vm); /* returns when all have left the guest once */
 
 /* kvm_run.c */
 int vg_run(struct vg_vcpu *vcpu);
@@ -471,5 +471,23 @@ bool vg_has_ptrauth(void);
 /* kvm_stats.c */
 int vg_vm_stats_fd(struct vg_vm *vm);
 int vg_vcpu_stats_fd(struct vg_vcpu *vcpu);
+
+/* kvm_points.c: where tests have threads sleep */
+enum vg_point {
+	VG_POINT_AFTER_LOOKUP,
+	VG_POINT_BEFORE_MAP,
+	VG_POINT_AFTER_MAP,
+	VG_POINT_IN_WAIT,
+	VG_POINT_AFTER_BEGIN,
+};
+
+DECLARE_STATIC_KEY_FALSE(vg_points_used);
+void vg_point_pause(enum vg_point point);
+
+static inline void vg_point(enum vg_point point)
+{
+	if (static_branch_unlikely(&vg_points_used))
+		vg_point_pause(point);
+}
 
 #endif

@@ -375,10 +375,13 @@ static enum vg_outcome fault_memory(struct vg_vcpu *vcpu, const struct vg_fault 
 		ret = find_page(lookup);
 		if (ret)
 			return lookup_failed(vcpu, lookup, ret, error);
+		vg_point(VG_POINT_AFTER_LOOKUP);
 		look_at_leaf(vm, lookup);
 		tell_dirty(lookup);
+		vg_point(VG_POINT_BEFORE_MAP);
 		ret = map_lookup(vm, lookup, vcpu->list, fault->sequence);
 		put_page(lookup->page);
+		vg_point(VG_POINT_AFTER_MAP);
 		outcome = judge(vcpu, lookup, ret, &again, error);
 	} while (again);
 	return outcome;

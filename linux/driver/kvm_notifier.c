@@ -100,6 +100,7 @@ int vg_invalidations_wait(struct vg_vm *vm, u64 gfn, u64 npages)
 	if (!invalidations_meet(all, gfn, gfn + npages))
 		return 0;
 	vg_count(vm, VG_STAT_WAITS);
+	vg_point(VG_POINT_IN_WAIT);
 	if (wait_event_interruptible(all->ended, !invalidations_meet(all, gfn, gfn + npages)))
 		return -EINTR;
 	return 0;
@@ -231,6 +232,8 @@ static int invalidate_range_start(struct mmu_notifier *mn, const struct mmu_noti
 		npages = clip(slot, start, last, &gfn);
 		vg_invalidate_begin(vm, slot, gfn, npages, mmu_notifier_range_blockable(range));
 	}
+	if (mmu_notifier_range_blockable(range))
+		vg_point(VG_POINT_AFTER_BEGIN);
 	return 0;
 }
 

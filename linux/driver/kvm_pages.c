@@ -15,6 +15,7 @@
 
 #include <linux/atomic.h>
 #include <linux/gfp.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/printk.h>
 #include <linux/sched.h>
@@ -26,6 +27,13 @@
 #define CHUNK_ORDER 3
 
 static atomic_long_t donated_pages;
+
+/* Shows in /proc/meminfo, and in the statistics of its memory cgroup, what a guest costs. */
+static void show(struct page *page, unsigned int order, int sign)
+{
+	for (unsigned int i = 0; i < BIT(order); i++)
+		mod_lruvec_page_state(page + i, NR_SECONDARY_PAGETABLE, sign);
+}
 
 /**
  * vg_pages_donated() - tells how many pages all VMs have
@@ -60,6 +68,7 @@ static struct page *chunk_new(struct vg_vm *vm, unsigned int order, gfp_t extra)
 	if (!xa_is_err(old)) {
 		vg_add(vm, VG_STAT_PAGES_DONATED, BIT(order));
 		atomic_long_add(BIT(order), &donated_pages);
+		show(page, order, 1);
 		return page;
 	}
 	for (unsigned int i = 0; i < BIT(order); i++)
@@ -139,6 +148,7 @@ static unsigned long chunk_free(struct page *page, unsigned int order)
 {
 	unsigned long i, lost = 0;
 
+	show(page, order, -1);
 	for (i = 0; i < BIT(order); i++) {
 		if (verdigris_page_is_free(page_to_phys(page + i)))
 			__free_page(page + i);

@@ -166,7 +166,7 @@ static bool enter(struct vg_vcpu *vcpu, struct arm_smccc_1_2_regs *res)
 
 	local_irq_disable();
 	WRITE_ONCE(vcpu->cpu, smp_processor_id());
-	/* Pairs with vg_vcpu_kick(): we see what it is about, or it sees our CPU. */
+	/* Pairs with vg_vcpu_kick_all(): we see what it is about, or it sees our CPU. */
 	smp_mb();
 	if (!has_work(vcpu)) {
 		vtime_account_guest_enter();

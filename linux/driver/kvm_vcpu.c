@@ -28,14 +28,8 @@ static void nothing(void *unused)
 {
 }
 
-/**
- * vg_vcpu_kick() - makes a vCPU look at its VM and its state again
- * @vcpu: the vCPU
- *
- * What it is to see is written before.  A CPU that runs it gets an interrupt,
- * which ends the run.
- */
-void vg_vcpu_kick(struct vg_vcpu *vcpu)
+/* Makes a vCPU look at its VM and its state again. */
+static void kick(struct vg_vcpu *vcpu)
 {
 	int cpu;
 
@@ -44,12 +38,16 @@ void vg_vcpu_kick(struct vg_vcpu *vcpu)
 	wake_up(&vcpu->wait);
 	cpu = READ_ONCE(vcpu->cpu);
 	if (cpu >= 0)
-		smp_call_function_single(cpu, nothing, NULL, 0);
+		smp_call_function_single(cpu, nothing, NULL, 1);
 }
 
 /**
- * vg_vcpu_kick_all() - kicks all vCPUs of a VM
+ * vg_vcpu_kick_all() - makes all vCPUs of a VM look at it and at their state again
  * @vm: the VM
+ *
+ * What they are to see is written before.  A CPU that runs one gets an interrupt,
+ * which ends the run; when this returns it has, so that who goes on knows that
+ * the guest will not, if it isn't to.
  */
 void vg_vcpu_kick_all(struct vg_vm *vm)
 {
@@ -60,7 +58,7 @@ void vg_vcpu_kick_all(struct vg_vm *vm)
 		struct vg_vcpu *vcpu = smp_load_acquire(&vm->vcpus[i]);
 
 		if (vcpu)
-			vg_vcpu_kick(vcpu);
+			kick(vcpu);
 	}
 }
 

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Named points where a test can have a thread sleep.
+ *
+ * What goes wrong between two steps goes wrong when somebody else comes in
+ * between, or when the thread is killed there.  Both are rare by themselves; a
+ * test that writes a name to the parameter pause_point makes them the rule.
+ * While it is empty, a point is an instruction that does nothing.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/jiffies.h>
+#include <linux/jump_label.h>
+#include <linux/kernel.h>
+#include <linux/moduleparam.h>
+#include <linux/sched.h>
+#include <linux/string.h>
+#include <linux/sysfs.h>
+
+#include "kvm.h"
+
+DEFINE_STATIC_KEY_FALSE(vg_points_used);
+
+static const char *const names[] = {
+	[VG_POINT_AFTER_LOOKUP] = "after_lookup",
+	[VG_POINT_BEFORE_MAP] = "before_map",
+	[VG_POINT_AFTER_MAP] = "after_map",
+	[VG_POINT_IN_WAIT] = "in_wait",
+	[VG_POINT_AFTER_BEGIN] = "after_begin",
+};
+
+#define NOWHERE (-1)
+static int pause_at = NOWHERE;
+
+static unsigned int pause_ms = 100;
+module_param(pause_ms, uint, 0600);
+MODULE_PARM_DESC(pause_ms, "For tests: how long to sleep at pause_point, in ms (default 100)");
+
+static int pause_set(const char *text, const struct kernel_param *unused)
+{
+	char name[16];
+	int point;
+
+	strscpy(name, text, sizeof(name));
+	if (!*strim(name)) {
+		WRITE_ONCE(pause_at, NOWHERE);
+		static_branch_disable(&vg_points_used);
+		return 0;
+	}
+	point = match_string(names, ARRAY_SIZE(names), strim(name));
+	if (point < 0)
+		return -EINVAL;
+	WRITE_ONCE(pause_at, point);
+	static_branch_enable(&vg_points_used);
+	return 0;
+}
+
+static int pause_get(char *text, const struct kernel_param *unused)
+{
+	int point = READ_ONCE(pause_at);
+
+	return sysfs_emit(text, "%s\n", point == NOWHERE ? "" : names[point]);
+}
+
+static const struct kernel_param_ops pause_ops = {
+	.flags = KERNEL_PARAM_OPS_FL_NOARG,
+	.set = pause_set,
+	.get = pause_get,
+};
+module_param_cb(pause_point, &pause_ops, NULL, 0600);
+MODULE_PARM_DESC(pause_point,
+		 "For tests: sleep at after_lookup, before_map, after_map, in_wait or after_begin (default none)");
+
+/**
+ * vg_point_pause() - sleeps, if this is the point where to
+ * @point: which it is
+ *
+ * A signal that kills ends the sleep.
+ */
+void vg_point_pause(enum vg_point point)
+{
+	if (READ_ONCE(pause_at) == point)
+		schedule_timeout_killable(msecs_to_jiffies(READ_ONCE(pause_ms)));
+}
