@@ -22,9 +22,7 @@ use crate::{gdb, job, kernel, paths, terminal};
 /// The exit status after a timeout, as of timeout(1).
 const TIMEOUT_STATUS: u8 = 124;
 /// The command of the demonstration.
-const DEMO: &str = "verdigris-suite demo";
-/// The one that needs `/dev/kvm`, whoever offers it.
-const KVM_DEMO: &str = "verdigris-vmm demo";
+const DEMO: &str = "verdigris-vmm demo";
 
 /// What a run can be told.
 #[derive(Args, Debug)]
@@ -153,7 +151,6 @@ impl RunArgs {
         let work = match &self.script {
             _ if self.shell => Work::Shell,
             Some(script) => Work::Script(script.clone()),
-            None if self.on == On::Kvm => Work::Command(KVM_DEMO.into()),
             None => Work::Command(DEMO.into()),
         };
         for directory in &self.overlay {
@@ -168,10 +165,7 @@ impl RunArgs {
             return Ok(job);
         }
         let headers = setup.kernel.headers.as_ref().context("the driver needs kernel headers")?;
-        // The demonstration makes hypercalls itself, by a device that is off unless asked for.
-        let asked = if self.shows_demo() { "raw=1 " } else { "" };
-        let driver_args = format!("{asked}{}", self.driver_args);
-        job.driver = Some((build::driver(&setup.tools, headers, &[])?, driver_args));
+        job.driver = Some((build::driver(&setup.tools, headers, &[])?, self.driver_args.clone()));
         job.guest = Some(build::guest()?);
         Ok(job)
     }
@@ -183,10 +177,6 @@ impl RunArgs {
         }
         ensure!(!self.gdb, "--gdb is for the firmware, which does not run with --on kvm");
         Ok(None)
-    }
-
-    fn shows_demo(&self) -> bool {
-        !self.shell && self.script.is_none()
     }
 
     fn host_args(&self) -> String {

@@ -78,8 +78,6 @@ pub mod program {
     pub const DEVICE: u64 = 16;
     /// `(space, first, count, results, code, data) -> executed`: see [`super::sweep`].
     pub const SWEEP: u64 = 17;
-    /// `(region, page_count, report, window_pages, step_pages) -> touched`: see [`super::window`].
-    pub const WINDOW: u64 = 18;
     /// `(instruction, value, code) -> (outcome, ESR_EL1, x0)`: executes one instruction with `value`
     /// in `x0`, from the page `code`. `outcome` as in [`super::sweep`].
     pub const EXECUTE: u64 = 19;
@@ -187,25 +185,6 @@ pub mod sweep {
     }
 }
 
-/// The moving window: what the demonstration's guest touches, and how it tells.
-///
-/// The report page has doublewords and a bitmap. The payload moves the window itself: each run
-/// begins where the last one ended.
-pub mod window {
-    /// Doubleword: the first page of the window of the last run.
-    pub const FIRST: usize = 0;
-    /// Doubleword: runs so far.
-    pub const RUNS: usize = 1;
-    /// Doubleword: where the next window begins.
-    pub const NEXT: usize = 2;
-    /// Doubleword: state of the random numbers.
-    pub const STATE: usize = 3;
-    /// Offset in bytes of the bitmap: one bit for each page touched in the last run.
-    pub const BITMAP_BYTES: usize = 64;
-    /// Most pages of the region.
-    pub const MOST_PAGES: u64 = 8 * (4096 - BITMAP_BYTES as u64);
-}
-
 /// Returns what FILL stores at an address: a mix of address and seed that no other has.
 pub const fn pattern(address: u64, seed: u64) -> u64 {
     scramble(address ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
@@ -231,10 +210,5 @@ mod tests {
     fn patterns_differ_by_address_and_by_seed() {
         assert_ne!(super::pattern(0x1000, 1), super::pattern(0x1008, 1));
         assert_ne!(super::pattern(0x1000, 1), super::pattern(0x1000, 2));
-    }
-
-    #[test]
-    fn reports_fit_a_page() {
-        const { assert!(super::window::MOST_PAGES >= 64 << 20 >> 12) }
     }
 }

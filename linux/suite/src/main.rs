@@ -6,7 +6,6 @@
 mod bench;
 mod bits;
 mod cases;
-mod demo;
 mod engine;
 mod firmware;
 mod guest;
@@ -28,7 +27,6 @@ use verdigris_ktap::Test;
 const USAGE: &str = "\
 usage: verdigris-suite COMMAND
   test [--group GROUP] [--list] [NAME...]   run tests (all of group `suite`, or those that match), in KTAP
-  demo                                      show a guest's working set as it moves
   soak SECONDS                              do everything at once, for so long
   bench                                     count the firmware's instructions for some calls
   hwcaps                                    print what the kernel tells processes of the CPU
@@ -41,7 +39,6 @@ fn main() -> ExitCode {
     match words[..] {
         ["test", ref options @ ..] => test(options),
         ["exec", name] => execute(name),
-        ["demo"] => demo::run(),
         ["soak", seconds] => seconds.parse().map_or_else(|_| usage(), soak::run),
         ["bench"] => bench::run(),
         ["crash", kind] => crash(kind),

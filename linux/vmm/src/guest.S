@@ -1,8 +1,8 @@
 // The guest: bare 64-bit code at EL1, without an operating system, that runs wherever it is copied to.
 //
-// Each of its vCPUs has a part of the memory to itself, and uses the second half of that: the hot one. It
+// Each of its vCPUs has a part of the memory to itself, fills it, and then uses the first half: the hot one. It
 // begins at guest_start with
-//   x0 first byte of its part    x1 first byte of the hot half    x2 end    x3 the device's registers
+//   x0 first byte of its part    x1 end of the hot half    x2 end of the part    x3 the device's registers
 //
 // Every doubleword holds its own address times an odd number, which no other doubleword holds. The first
 // one of a hot page holds the number of the round more. So a page that comes back old is found out as
@@ -39,7 +39,7 @@ fill:
     b.lo    fill
 
 round:                                  // each hot page: read, compare, write
-    mov     x9, x1
+    mov     x9, x0
 page:
     ldr     x10, [x9]
     madd    x11, x9, x4, x5
@@ -48,7 +48,7 @@ page:
     add     x11, x11, #1
     str     x11, [x9]
     add     x9, x9, #4096
-    cmp     x9, x2
+    cmp     x9, x1
     b.lo    page
     add     x5, x5, #1
     str     x5, [x3, #{rounds}]         // ring the doorbell
@@ -58,8 +58,8 @@ page:
     mov     x9, x0                      // check all, hot and cold
 check:
     tst     x9, #4095
-    ccmp    x9, x1, #0, eq              // the first doubleword of a page, and a hot one?
-    csel    x11, x5, xzr, hs
+    ccmp    x9, x1, #2, eq              // the first doubleword of a page, and a hot one?
+    csel    x11, x5, xzr, lo
     madd    x11, x9, x4, x11
     ldr     x10, [x9], #8
     cmp     x10, x11

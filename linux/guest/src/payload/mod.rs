@@ -13,7 +13,6 @@ mod registers;
 mod stage1;
 mod sweep;
 mod timer;
-mod window;
 
 use core::arch::{asm, global_asm};
 
@@ -102,7 +101,6 @@ extern "C" fn dispatch(arguments: &mut [u64; 8]) {
         program::FP_CHECK => results[0] = fp::check(a),
         program::DEVICE => results[0] = memory::device(a, b, c),
         program::SWEEP => results[0] = sweep::sweep(a, b, c, d, e, f),
-        program::WINDOW => results[0] = window::run(a, b, c, d, e),
         program::EXECUTE => results = execute::execute(a as u32, b, c).into(),
         program::GENERAL => results[0] = general::survive(a),
         program::LEDGER => ledger::run(a, b, c, d, e, f),

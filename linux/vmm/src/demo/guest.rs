@@ -61,9 +61,10 @@ impl Guest {
         memory.start + CODE_BYTES..memory.end
     }
 
-    /// Tells whether the guest uses a page all the time: the second half of each part.
+    /// Tells whether the guest uses a page all the time: the first half of each part. It is also what was there
+    /// first: who takes away what is oldest, without asking, takes the wrong half.
     pub fn is_hot(page: usize) -> bool {
-        page as u64 * super::PAGE_BYTES as u64 % PART_BYTES >= PART_BYTES / 2
+        page as u64 * super::PAGE_BYTES as u64 % PART_BYTES < PART_BYTES / 2
     }
 
     /// Returns how many rounds the slower of the vCPUs has done.

@@ -35,6 +35,13 @@ impl Group {
         ask(self.path.join("memory.current"))
     }
 
+    /// Returns how many pages were taken from it too early: they have come back since, because they were needed.
+    pub fn refaults(&self) -> Result<u64> {
+        let text = fs::read_to_string(self.path.join("memory.stat")).context("no memory.stat")?;
+        let value = |line: &str| line.strip_prefix("workingset_refault_anon ")?.parse().ok();
+        text.lines().find_map(value).context("memory.stat says nothing of refaults")
+    }
+
     /// Lets it have no more than that, from now on. Linux takes away what is too much before this returns.
     pub fn limit(&self, byte_count: u64) -> Result<()> {
         tell(self.path.join("memory.max"), byte_count)
