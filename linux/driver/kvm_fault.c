@@ -35,6 +35,7 @@
  * @page: the same in the machine, with a reference
  * @wants_write: the guest wrote, or a page for reading can't be shared more often
  * @is_writable: the process may write to it, and so may the guest
+ * @was_there: the process had it already
  * @prot: VERDIGRIS_PROT_EXEC, or 0
  * @prot_around: the same for neighbours
  * @leaf: what the host has there
@@ -46,6 +47,7 @@ struct lookup {
 	struct page *page;
 	bool wants_write;
 	bool is_writable;
+	bool was_there;
 	u64 prot;
 	u64 prot_around;
 	struct vg_leaf leaf;
@@ -81,9 +83,9 @@ static int find_page(struct lookup *lookup)
 
 	lookup->is_writable = may_write(lookup) &&
 		get_user_page_fast_only(lookup->hva, FOLL_WRITE, &lookup->page);
-	if (lookup->is_writable)
-		return 0;
-	if (!lookup->wants_write && get_user_page_fast_only(lookup->hva, 0, &lookup->page))
+	lookup->was_there = lookup->is_writable ||
+		(!lookup->wants_write && get_user_page_fast_only(lookup->hva, 0, &lookup->page));
+	if (lookup->was_there)
 		return 0;
 	if (lookup->wants_write)
 		flags |= FOLL_WRITE;
@@ -151,7 +153,11 @@ static long map_aligned(struct vg_vm *vm, const struct lookup *lookup, u64 npage
 	return status;
 }
 
-/* The page and its neighbours.  Any failure may be a neighbour's. */
+/*
+ * The page and its neighbours.  Any failure may be a neighbour's.  Where the process
+ * got the page only now, it has the neighbours from faults of the guest, if at all,
+ * and the guest has them too.
+ */
 static long map_around(struct vg_vm *vm, const struct lookup *lookup, u64 *list, u64 sequence)
 {
 	u64 pa = page_to_phys(lookup->page), done = 0;
@@ -160,6 +166,8 @@ static long map_around(struct vg_vm *vm, const struct lookup *lookup, u64 *list,
 	unsigned int found;
 	int section;
 
+	if (!lookup->was_there)
+		return VERDIGRIS_NOT_SUPPORTED;
 	found = vg_around_look(vm, &lookup->view, lookup->gfn, lookup->prot_around, &around);
 	if (!found)
 		return VERDIGRIS_NOT_SUPPORTED;
@@ -178,8 +186,10 @@ static long map_around(struct vg_vm *vm, const struct lookup *lookup, u64 *list,
 }
 
 /*
- * Something else is where a page is to be: a block of the same memory, from a time
- * when the host had it as one.  Takes it away; the next fault finds nothing there.
+ * Something else is in the way: where a page is to be, a block of the same memory,
+ * from a time when the host had it as one; where a block is to be, pages that can't
+ * become one, or the empty table of such.  Takes it away; the next fault finds
+ * nothing there.
  */
 static void clear_place(struct vg_vm *vm, const struct lookup *lookup)
 {
@@ -219,7 +229,7 @@ static bool fits_block(const struct lookup *lookup, unsigned int shift)
  */
 static long collapse(struct vg_vm *vm, const struct lookup *lookup, u64 npages, u64 block)
 {
-	u64 gfn = ALIGN_DOWN(lookup->gfn, npages), done;
+	u64 gfn = ALIGN_DOWN(lookup->gfn, npages), done = 0;
 	long status = VERDIGRIS_RETRY;
 	int section;
 
@@ -227,7 +237,8 @@ static long collapse(struct vg_vm *vm, const struct lookup *lookup, u64 npages, 
 	if (is_current(vm, lookup))
 		status = vg_call_collapse(vm->handle, gfn << PAGE_SHIFT, npages, block, &done);
 	srcu_read_unlock(&vm->srcu, section);
-	return status;
+	/* An interrupt was in the way: the guest tries again. */
+	return !status && done < npages ? VERDIGRIS_RETRY : status;
 }
 
 static long map_block(struct vg_vm *vm, const struct lookup *lookup, unsigned int shift,
@@ -239,8 +250,11 @@ static long map_block(struct vg_vm *vm, const struct lookup *lookup, unsigned in
 	if (!fits_block(lookup, shift))
 		return VERDIGRIS_NOT_SUPPORTED;
 	status = map_aligned(vm, lookup, npages, block, sequence);
-	if (status == VERDIGRIS_EXISTS && !collapse(vm, lookup, npages, block))
-		status = map_aligned(vm, lookup, npages, block, sequence);
+	if (status == VERDIGRIS_EXISTS) {
+		status = collapse(vm, lookup, npages, block);
+		if (!status)
+			status = map_aligned(vm, lookup, npages, block, sequence);
+	}
 	if (!status)
 		vg_count(vm, VG_STAT_BLOCKS_MAPPED);
 	return status;
@@ -261,6 +275,10 @@ static long map_lookup(struct vg_vm *vm, const struct lookup *lookup, u64 *list,
 	status = map_block(vm, lookup, PUD_SHIFT, VERDIGRIS_MAP_BLOCK_1G, sequence);
 	if (!is_final(status))
 		status = map_block(vm, lookup, PMD_SHIFT, VERDIGRIS_MAP_BLOCK_2M, sequence);
+	if (status == VERDIGRIS_EXISTS) {
+		clear_place(vm, lookup);
+		return VERDIGRIS_RETRY;
+	}
 	if (is_final(status))
 		return status;
 	status = map_around(vm, lookup, list, sequence);
