@@ -366,6 +366,7 @@ void vg_vm_get(struct vg_vm *vm);
 void vg_vm_put(struct vg_vm *vm);
 void vg_vm_bug(struct vg_vm *vm, const char *what, long status); /* from any context but hard interrupts */
 unsigned int vg_ipa_bits_limit(void);
+bool vg_has_forced_write_back(void);
 int vg_vms_live(void);
 
 /* kvm_pages.c: what is given to the firmware */
@@ -383,6 +384,7 @@ int vg_gate_close(struct vg_gate *gate);
 void vg_gate_open(struct vg_gate *gate);
 void vg_slots_init(struct vg_vm *vm);
 void vg_slots_free(struct vg_vm *vm);
+void vg_slots_unmap(struct vg_vm *vm); /* takes slots_lock */
 void vg_slot_free(struct vg_slot *slot);
 void vg_slot_link(struct vg_vm *vm, struct vg_slot *slot);
 void vg_slot_unlink(struct vg_vm *vm, struct vg_slot *slot);

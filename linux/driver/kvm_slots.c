@@ -127,6 +127,23 @@ void vg_slots_free(struct vg_vm *vm)
 }
 
 /**
+ * vg_slots_unmap() - takes all memory away from the guest, which may fault it in again
+ * @vm: the VM
+ */
+void vg_slots_unmap(struct vg_vm *vm)
+{
+	struct vg_slot *slot;
+	unsigned long id;
+
+	mutex_lock(&vm->slots_lock);
+	xa_for_each(&vm->slots_by_id, id, slot) {
+		vg_invalidate_begin(vm, slot, slot->base_gfn, slot->npages, true);
+		vg_invalidate_end(vm, slot->base_gfn, slot->npages, true);
+	}
+	mutex_unlock(&vm->slots_lock);
+}
+
+/**
  * vg_slot_by_id() - finds a slot by its name
  * @vm: the VM, with its slots_lock held
  * @id: what user space calls it

@@ -165,6 +165,11 @@ static int agree_on_features(struct vg_vm *vm, unsigned long features)
 	return ret;
 }
 
+/*
+ * The guest begins with its MMU off.  Where it then reads past the caches, what
+ * user space has written meanwhile must have left them: memory is cleaned when it
+ * is mapped, so it is mapped anew.
+ */
 static int vcpu_reset(struct vg_vcpu *vcpu)
 {
 	long status = vg_call(VERDIGRIS_VCPU_RESET, vcpu->vm->handle, vcpu->index, 0, NULL);
@@ -173,6 +178,8 @@ static int vcpu_reset(struct vg_vcpu *vcpu)
 		vg_vm_bug(vcpu->vm, "VCPU_RESET", status);
 		return -EIO;
 	}
+	if (vcpu->is_initialized && !vg_has_forced_write_back())
+		vg_slots_unmap(vcpu->vm);
 	vcpu->answer = VG_ANSWER_NONE;
 	return vg_regs_begin(vcpu);
 }

@@ -103,6 +103,13 @@ void vg_vm_put(struct vg_vm *vm)
 	kref_put(&vm->users, vm_end);
 }
 
+static void ask_features(struct arm_smccc_1_2_regs *res)
+{
+	struct arm_smccc_1_2_regs args = { .a0 = VERDIGRIS_FEATURES };
+
+	arm_smccc_1_2_hvc(&args, res);
+}
+
 /**
  * vg_ipa_bits_limit() - tells how large the address space of a VM can be
  *
@@ -110,11 +117,23 @@ void vg_vm_put(struct vg_vm *vm)
  */
 unsigned int vg_ipa_bits_limit(void)
 {
-	struct arm_smccc_1_2_regs args = { .a0 = VERDIGRIS_FEATURES };
 	struct arm_smccc_1_2_regs res;
 
-	arm_smccc_1_2_hvc(&args, &res);
+	ask_features(&res);
 	return res.a0 ? 0 : res.a3;
+}
+
+/**
+ * vg_has_forced_write_back() - tells whether a guest reads through the caches with its MMU off
+ *
+ * Return: true if stage 2 sees to that.
+ */
+bool vg_has_forced_write_back(void)
+{
+	struct arm_smccc_1_2_regs res;
+
+	ask_features(&res);
+	return !res.a0 && res.a2 & VERDIGRIS_FEATURE_FORCED_WRITE_BACK;
 }
 
 static int ipa_bits_of(unsigned long type)

@@ -15,7 +15,7 @@ use crate::inside::sys::{self, WRITE, request};
 test_table! { "memory", 30:
     loads_are_extended, stores_carry_their_size, an_access_is_complete_when_the_guest_does_not_go_on,
     a_signal_ends_a_run, a_signal_ends_a_wait, a_stopped_vcpu_waits, the_guest_shuts_down, unknown_calls_are_answered,
-    an_access_that_cannot_be_decoded, signals_are_blocked_while_running,
+    an_access_that_cannot_be_decoded, signals_are_blocked_while_running, a_reset_guest_reads_memory_as_it_is,
 }
 
 /// KVM_EXIT_* (linux/kvm.h).
@@ -202,6 +202,37 @@ fn an_access_that_cannot_be_decoded() {
     unsafe { sys::ioctl(tiny.vm.as_raw_fd(), call, &mut cap) }.expect("a capability");
     assert_eq!(tiny.run().expect("an exit"), ARM_NISV);
     assert_eq!(tiny.get(PC), CODE);
+}
+
+/// Tells whether this CPU is a Cortex-A57, whose guests read past the caches while their MMU is off.
+fn has_no_forced_write_back() -> bool {
+    let text = std::fs::read_to_string("/proc/cpuinfo").expect("CPUs");
+    text.lines().any(|line| line.starts_with("CPU part") && line.ends_with("0xd07"))
+}
+
+/// Memory is cleaned from the caches when it is mapped: so it is mapped anew for a guest that begins again, where
+/// that matters, and only there.
+fn a_reset_guest_reads_memory_as_it_is() {
+    let tiny = Tiny::new(&[0xf940_0001, STORE, FOREVER], 0);
+    let begin = || {
+        tiny.set(PC, CODE + 4);
+        tiny.set(x(0), DEVICE);
+        assert_eq!(tiny.run().expect("an exit"), MMIO);
+    };
+    begin();
+    let mapped = || -> Option<u64> {
+        let fd = super::code::file(tiny.vm.as_raw_fd(), super::code::GET_STATS_FD, 0).expect("one");
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::fs::File::from(fd), &mut bytes).expect("statistics");
+        crate::stats::parse(&bytes)?.get("fw_pages_mapped").copied()
+    };
+    let before = mapped();
+    assert_eq!(before.is_some(), super::is_verdigris());
+    init(&tiny.vcpu, GENERIC, [0; 7]).expect("the same");
+    let after = if has_no_forced_write_back() { before.map(|_| 0) } else { before };
+    assert_eq!(mapped(), after, "before it were {before:?}");
+    begin();
+    assert_eq!(mapped(), before);
 }
 
 static CAUGHT: AtomicI32 = AtomicI32::new(0);
