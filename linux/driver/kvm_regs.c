@@ -206,6 +206,21 @@ static int set_firmware(struct vg_vcpu *vcpu, u64 reg, unsigned int size, const 
 	return error_of(vcpu, status);
 }
 
+/*
+ * Tells whether a register describes AArch32, which guests don't have.  These read
+ * as zero, and KVM drops what is written to them: a VM may come from where it had
+ * values.  Those that never had any (ID_AFR0_EL1, ID_DFR1_EL1, what has no name)
+ * take zero alone.
+ */
+static bool is_aarch32_id(u64 reg)
+{
+	/* A bit for each op2, by CRm. */
+	static const u8 named[] = { [1] = 0xf7, [2] = 0xff, [3] = 0x57 };
+	u64 at = reg - (VERDIGRIS_REG_SYS | SYS_ID(ARM64_SYS_REG(3, 0, 0, 0, 0)));
+
+	return at / 8 < ARRAY_SIZE(named) && named[at / 8] & BIT(at % 8);
+}
+
 static u64 physical_count(void)
 {
 	isb();
@@ -274,6 +289,8 @@ int vg_reg_set(struct vg_vcpu *vcpu, const struct kvm_one_reg *reg)
 		return -EFAULT;
 	switch (place.kind) {
 	case FIRMWARE:
+		if (is_aarch32_id(place.reg))
+			return 0;
 		return set_firmware(vcpu, place.reg, size, &value);
 	case COUNT:
 		WRITE_ONCE(vcpu->vm->counter_offset, physical_count() - value.x);

@@ -48,6 +48,10 @@ const DEFAULT: &[(&str, &str)] = &[
     ("kvm_page_table_test", "-b 64M -m 6 -s shmem"),
     ("dirty_log_test", "-M dirty-log -m 6 -i 4"),
     ("dirty_log_test", "-M clear-log -m 6 -i 4"),
+    ("dirty_log_perf_test", "-b 64M -m 6 -v 2 -i 2"),
+    ("dirty_log_perf_test", "-b 64M -m 6 -i 2 -x 4 -s anonymous_thp"),
+    ("memslot_modification_stress_test", "-b 64M -m 6 -v 2 -i 100"),
+    ("aarch32_id_regs", ""),
 ];
 
 /// What is run beside it for information. A program that is not named here runs as it is.
@@ -55,12 +59,9 @@ const WIDER: &[(&str, &str)] = &[
     ("access_tracking_perf_test", "-b 64M -v 2 -m 6"),
     ("demand_paging_test", "-b 4M -m 6 -v 4 -o"),
     ("demand_paging_test", "-b 64M -m 6 -s shared_hugetlb"),
-    ("dirty_log_perf_test", "-b 64M -m 6 -v 2 -i 2"),
     ("dirty_log_perf_test", "-b 64M -m 6 -v 2 -i 2 -g"),
-    ("dirty_log_perf_test", "-b 64M -m 6 -i 2 -x 4 -s anonymous_thp"),
     ("dirty_log_test", "-M dirty-ring -m 6 -i 4"),
     ("kvm_page_table_test", "-b 16M -m 6 -v 4"),
-    ("memslot_modification_stress_test", "-b 64M -m 6 -v 2 -i 100"),
     ("memslot_perf_test", "-s 512 -l 2"),
     ("page_fault_test", "-m 6"),
     ("page_fault_test", "-m 6 -s shmem"),
