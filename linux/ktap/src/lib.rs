@@ -39,6 +39,8 @@ macro_rules! test_table {
 /// The exit status of a skipped test: the one that the kernel's self-tests have.
 const SKIPPED: i32 = 4;
 const SKIP_MARK: &str = "SKIP: ";
+/// Begins a line that is reported although the test passed.
+pub const FIGURE: &str = "figure: ";
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Ends the test as skipped.
@@ -67,6 +69,10 @@ pub fn run(tests: &[&Test], left_behind: &dyn Fn() -> Result<(), String>) -> boo
             outcome = Outcome::Failed(format!("afterwards: {what}"));
         }
         let (number, name) = (index + 1, test.name);
+        if !matches!(outcome, Outcome::Failed(_)) {
+            let figures = output.lines().filter(|line| line.starts_with(FIGURE));
+            figures.for_each(|line| println!("# {line}"));
+        }
         match outcome {
             Outcome::Passed => println!("ok {number} {name} # {} ms", began.elapsed().as_millis()),
             Outcome::Skipped(reason) => println!("ok {number} {name} # SKIP {reason}"),

@@ -201,6 +201,14 @@ pub const MEMORY_KVM: &[Run] = &[
     memory(own_kvm(run("memory-kvm-cortex-a57", "cortex-a57", 4))),
 ];
 
+/// What ageing, reclaim and faults cost, with and without the flush epoch.
+pub const FIGURES: &[Run] =
+    &[figures(run("figures-max", "max", 4)), figures(masked("figures-max-no-epoch", "epoch=off"))];
+
+const fn figures(run: Run) -> Run {
+    group(memory(run), "verdigris-memory test --group figures")
+}
+
 /// The demonstration, as `cargo xtask run` shows it.
 pub const RUN: &[Run] = &[
     demo(run("run-max", "max", 4)),
@@ -313,16 +321,20 @@ impl Run {
     }
 }
 
-/// Keeps the lines of a job; of one that soaks, shows them too, under the run's name.
+/// How a figure begins among the notes of a test.
+const FIGURE: &str = "# figure: ";
+
+/// Keeps the lines of a job, and shows figures under the run's name; of one that soaks, all lines.
 struct Told {
-    name: Option<&'static str>,
+    name: &'static str,
+    shows_all: bool,
     lines: Vec<String>,
 }
 
 impl Sink for Told {
     fn job_line(&mut self, line: &str) -> Option<String> {
-        if let Some(name) = self.name {
-            println!("{name}: {line}");
+        if self.shows_all || line.starts_with(FIGURE) {
+            println!("{}: {}", self.name, line.strip_prefix(FIGURE).unwrap_or(line));
         }
         self.lines.push(line.to_owned());
         None
@@ -330,7 +342,7 @@ impl Sink for Told {
 }
 
 fn run_one(lab: &Lab, run: &Run, soak: Duration, only: &[String]) -> Result<Vec<Test>> {
-    let mut told = Told { name: run.soaks.then_some(run.name), lines: Vec::new() };
+    let mut told = Told { name: run.name, shows_all: run.soaks, lines: Vec::new() };
     let mut trial = run.trial(soak);
     if run.memory {
         trial.overlays.push(lab.memory_root()?);

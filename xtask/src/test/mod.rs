@@ -134,6 +134,11 @@ const PARTS: &[Part] = &[
         Machines(machines::MEMORY),
     )),
     only_by_name(part(
+        "figures",
+        "what ageing and reclaim of guests cost, counted and shown (only by name)",
+        Machines(machines::FIGURES),
+    )),
+    only_by_name(part(
         "memory-kvm",
         "the same tests on Linux's own KVM (only by name)",
         Machines(machines::MEMORY_KVM),

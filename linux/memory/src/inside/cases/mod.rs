@@ -4,6 +4,7 @@ mod advice;
 mod ageing;
 mod around;
 mod dirty;
+mod figures;
 mod huge;
 mod interface;
 mod merging;
@@ -24,6 +25,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         ageing::TESTS,
         around::TESTS,
         dirty::TESTS,
+        figures::TESTS,
         interface::TESTS,
         huge::TESTS,
         merging::TESTS,
