@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ test_table! { "memory", 30:
     loads_are_extended, stores_carry_their_size, an_access_is_complete_when_the_guest_does_not_go_on,
     a_signal_ends_a_run, a_signal_ends_a_wait, a_stopped_vcpu_waits, the_guest_shuts_down, unknown_calls_are_answered,
     an_access_that_cannot_be_decoded, signals_are_blocked_while_running, a_reset_guest_reads_memory_as_it_is,
+    the_kernel_finds_time_for_its_work,
 }
 
 /// KVM_EXIT_* (linux/kvm.h).
@@ -140,6 +141,11 @@ fn a_signal_ends_a_run() {
         assert!(took < Duration::from_millis(400), "the first signal was lost: {took:?}");
         assert_eq!(tiny.get(PC), CODE);
     }
+    // The time was the guest's (proc(5): the 43rd word; the second is the name).
+    let text = std::fs::read_to_string("/proc/self/stat").expect("statistics");
+    let ticks = text.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(40));
+    let ticks: u64 = ticks.expect("a 43rd word").parse().expect("a number");
+    assert!(ticks >= 10, "{ticks} ticks of guest time, where most of a second was");
 }
 
 fn a_signal_ends_a_wait() {
@@ -264,4 +270,55 @@ fn signals_are_blocked_while_running() {
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
     }
     assert_eq!(CAUGHT.load(SeqCst), libc::SIGUSR1);
+}
+
+/// struct rseq (linux/rseq.h): its second word is the CPU, which the kernel writes on its way to user space.
+#[repr(align(32))]
+struct Restartable([AtomicU32; 8]);
+
+/// What the kernel does on its way to user space (task work, throttling of memory cgroups) has to be done too while
+/// the guest goes on for ever. Here: it tells the thread on which CPU it is.
+fn the_kernel_finds_time_for_its_work() {
+    static RESTARTABLE: Restartable = Restartable([const { AtomicU32::new(0) }; 8]);
+    sys::make_interruptible();
+    let tiny = Tiny::new(&[FOREVER], 0);
+    // SAFETY: the structure lives as long as the process, and the kernel alone writes it.
+    let registered = unsafe {
+        let start = &raw const RESTARTABLE;
+        libc::syscall(libc::SYS_rseq, start, size_of::<Restartable>(), 0, 0x5305_3053)
+    };
+    assert_eq!(registered, 0, "rseq: {}", std::io::Error::last_os_error());
+    let (thread, ended) = (sys::thread_number(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let mover = scope.spawn(|| {
+            thread::sleep(Duration::from_millis(200));
+            let followed = [1, 0, 3, 2, 1].map(|cpu| {
+                move_to(thread, cpu);
+                let end = Instant::now() + Duration::from_secs(3);
+                while RESTARTABLE.0[1].load(SeqCst) != cpu as u32 && Instant::now() < end {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                RESTARTABLE.0[1].load(SeqCst)
+            });
+            while !ended.load(SeqCst) {
+                sys::signal_thread(thread, libc::SIGUSR1);
+                thread::sleep(Duration::from_millis(100));
+            }
+            followed
+        });
+        // One call for all of it: it is restarted unseen.
+        assert_eq!(errno(tiny.run()), libc::EINTR);
+        ended.store(true, SeqCst);
+        assert_eq!(mover.join().expect("a mover"), [1, 0, 3, 2, 1]);
+    });
+}
+
+/// Binds a thread to a CPU.
+fn move_to(thread: i32, cpu: usize) {
+    // SAFETY: the set is ours, and as large as the kernel is told.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        assert_eq!(libc::sched_setaffinity(thread, size_of_val(&set), &raw const set), 0);
+    }
 }
