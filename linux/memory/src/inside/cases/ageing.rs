@@ -124,8 +124,19 @@ fn reclaim_without_answers_takes_anything() {
 
 const DAMON: &str = "/sys/kernel/mm/damon/admin/kdamonds";
 
-/// Sets DAMON up on this process's addresses; a file for each access that was found.
+/// Sets DAMON up on all of a guest's data.
 fn start_damon(guest: &Guest) {
+    watch(guest.data.address(0)..guest.data.address(guest.data.bytes()));
+}
+
+/// Ends it.
+pub(super) fn stop_damon() {
+    write(format!("{DAMON}/0/state"), "off");
+    write(format!("{DAMON}/nr_kdamonds"), "0");
+}
+
+/// Sets DAMON up on some of this process's addresses; a file for each access that was found.
+pub(super) fn watch(addresses: Range<usize>) {
     let set = |file: &str, text: &str| write(format!("{DAMON}/{file}"), text);
     set("nr_kdamonds", "1");
     set("0/contexts/nr_contexts", "1");
@@ -141,9 +152,8 @@ fn start_damon(guest: &Guest) {
     set(&format!("{context}/targets/nr_targets"), "1");
     set(&format!("{context}/targets/0/pid_target"), &std::process::id().to_string());
     set(&format!("{context}/targets/0/regions/nr_regions"), "1");
-    let (start, end) = (guest.data.address(0), guest.data.address(guest.data.bytes()));
-    set(&format!("{context}/targets/0/regions/0/start"), &start.to_string());
-    set(&format!("{context}/targets/0/regions/0/end"), &end.to_string());
+    set(&format!("{context}/targets/0/regions/0/start"), &addresses.start.to_string());
+    set(&format!("{context}/targets/0/regions/0/end"), &addresses.end.to_string());
     set(&format!("{context}/schemes/nr_schemes"), "1");
     let scheme = format!("{context}/schemes/0");
     set(&format!("{scheme}/action"), "stat");
@@ -196,8 +206,7 @@ fn damon_finds_what_is_hot() {
         std::thread::sleep(Duration::from_millis(400));
         sums = heat(&hot.guest, &damon_regions());
     }
-    write(format!("{DAMON}/0/state"), "off");
-    write(format!("{DAMON}/nr_kdamonds"), "0");
+    stop_damon();
     println!("accesses by page: {} hot, {} cold", sums.0, sums.1);
     assert!(sums.0 >= 1000 && sums.0 >= 5 * sums.1, "{} hot, {} cold", sums.0, sums.1);
     hot.finish();

@@ -15,6 +15,7 @@ mod support;
 mod swapping;
 mod uapi;
 mod userfaults;
+mod windows;
 
 use verdigris_ktap::Test;
 
@@ -35,6 +36,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         slots::LONG_TESTS,
         swapping::TESTS,
         userfaults::TESTS,
+        windows::TESTS,
     ]
     .into_iter()
     .chain(uapi::TESTS.iter().copied())
