@@ -128,11 +128,7 @@ const PARTS: &[Part] = &[
     part("soak", "everything at once, every byte checked", Machines(machines::SOAKS)),
     part("sweep", "a guest executes every system instruction", Machines(machines::SWEEP)),
     part("bench", "no call costs more than it once did", Function(bench)),
-    only_by_name(part(
-        "memory",
-        "Linux manages the memory of guests (only by name)",
-        Machines(machines::MEMORY),
-    )),
+    part("memory", "Linux manages the memory of guests", Machines(machines::MEMORY)),
     only_by_name(part(
         "figures",
         "what ageing and reclaim of guests cost, counted and shown (only by name)",

@@ -32,6 +32,7 @@ pub const KINDS: &[Kind] = &[
 pub struct Disturber {
     group: Group,
     state: std::cell::Cell<u64>,
+    compactions: std::cell::Cell<u32>,
     before: Counters,
 }
 
@@ -50,7 +51,12 @@ impl Disturber {
         write("/sys/kernel/mm/ksm/sleep_millisecs", "5");
         write("/sys/kernel/mm/ksm/run", "1");
         let group = Group::join(name);
-        Self { group, state: std::cell::Cell::new(seed), before: Counters::host() }
+        Self {
+            group,
+            state: std::cell::Cell::new(seed),
+            compactions: std::cell::Cell::new(0),
+            before: Counters::host(),
+        }
     }
 
     /// Returns a number below `limit`, at random.
@@ -132,7 +138,12 @@ fn merge(disturber: &Disturber, region: &Region, index: usize) {
     _ = region.advise(block(region, index), advice);
 }
 
-fn compact(_: &Disturber, _: &Region, _: usize) {
+/// Goes over all of the host's memory, so it comes more seldom than the others.
+fn compact(disturber: &Disturber, _: &Region, _: usize) {
+    let count = disturber.compactions.replace(disturber.compactions.get() + 1);
+    if !count.is_multiple_of(4) {
+        return;
+    }
     write("/proc/sys/vm/compact_memory", "1");
 }
 
@@ -141,7 +152,10 @@ fn migrate(disturber: &Disturber, region: &Region, index: usize) {
         return;
     }
     let part = block(region, index);
-    let addresses: Vec<_> = part.step_by(PAGE).map(|at| region.address(at)).collect();
+    // Some neighbours: each page costs broadcasts.
+    let first = disturber.random(part.len() / PAGE) * PAGE + part.start;
+    let pages = (first..part.end).step_by(PAGE).take(32);
+    let addresses: Vec<_> = pages.map(|at| region.address(at)).collect();
     sys::move_pages(&addresses, disturber.random(2) as i32).expect("nodes");
 }
 

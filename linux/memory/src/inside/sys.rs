@@ -74,6 +74,12 @@ pub fn signal_thread(thread: i32, signal: i32) {
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal) };
 }
 
+/// Sends a signal to a thread of another process.
+pub fn signal_thread_of(process: i32, thread: i32, signal: i32) {
+    // SAFETY: numbers only.
+    unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
+}
+
 /// Sends a signal to a process.
 pub fn signal_process(process: i32, signal: i32) {
     // SAFETY: numbers only.

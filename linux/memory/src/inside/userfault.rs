@@ -81,11 +81,12 @@ pub struct Userfault {
 }
 
 impl Userfault {
-    /// Opens it.
+    /// Opens it. Without O_NONBLOCK it could not be waited for with a limit.
     pub fn new() -> Result<Self> {
         // SAFETY: flags only; the descriptor is ours.
         let file = unsafe {
-            let fd = check(libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC))?;
+            let fd =
+                check(libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK))?;
             File::from_raw_fd(fd as i32)
         };
         let features = FEATURE_MISSING_SHMEM | FEATURE_MINOR_SHMEM | FEATURE_WP_HUGETLBFS_SHMEM;

@@ -11,7 +11,7 @@ use crate::inside::guest::{DATA, Guest};
 use crate::inside::region::Kind;
 use crate::inside::sys::PAGE;
 
-test_table! { "memory", 300: fewer_exits_by_fault_around }
+test_table! { "memory", 300: fewer_exits_by_fault_around, statistics_by_name }
 
 const PARAMETER: &str = "/sys/module/verdigris/parameters/fault_around";
 const PAGES: u64 = 1024;
@@ -47,5 +47,23 @@ fn fewer_exits_by_fault_around() {
     write(PARAMETER, old.trim());
     for (around, faults) in results.expect("all sizes") {
         assert_eq!(faults, PAGES / u64::from(around), "with {around} pages");
+    }
+}
+
+fn statistics_by_name() {
+    let guest = Guest::new(Kind::Pages, 64 * PAGE);
+    let mut hand = guest.vcpu(HAND);
+    let before = guest.vm.statistics();
+    assert!(!before.is_empty());
+    hand.program(program::FILL, &[DATA, 64 * PAGE as u64, 1]);
+    let now = guest.vm.statistics();
+    assert_eq!(before.keys().collect::<Vec<_>>(), now.keys().collect::<Vec<_>>());
+    if Path::new("/sys/module/verdigris").exists() {
+        for name in ["faults", "maps", "pages_mapped", "pages_donated"] {
+            assert!(now[name] > 0, "{name}");
+        }
+        assert!(now["pages_mapped"] - before["pages_mapped"] >= 64);
+        let of_firmware = now.keys().filter(|name| name.starts_with("fw_")).count();
+        assert!(of_firmware > 10, "{of_firmware} counters of the firmware");
     }
 }

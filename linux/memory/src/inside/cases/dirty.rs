@@ -19,7 +19,7 @@ test_table! { "memory", 300:
     log_is_exact, copy_by_log, copy_by_cleared_log, copy_by_log_that_begins_full, copy_of_blocks,
 }
 
-const PAGES: usize = 1024;
+const PAGES: usize = 256;
 /// KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, and what it can be enabled with.
 const MANUAL: u32 = 168;
 const BY_HAND: u64 = 1;
@@ -31,7 +31,7 @@ fn log_is_exact() {
         let guest = Guest::with(Region::new(kind, PAGES * PAGE).expect("memory"), LOG);
         let mut hand = guest.vcpu(HAND);
         let log = || pages_of(&guest.vm.dirty_log(DATA_SLOT, PAGES).expect("a log"));
-        for round in 1..6u64 {
+        for round in 1..4u64 {
             let stride = 3 + round as usize;
             let pages: Vec<_> = (0..PAGES).step_by(stride).collect();
             for &page in &pages {
@@ -113,7 +113,7 @@ fn copy_by(kind: Kind, bytes: usize, manual: u64) {
         let first = follow(&guest, &mut copy, true);
         assert_eq!(first, guest.data.pages(), "the log begins full");
     }
-    for round in 0..6 * KINDS.len() {
+    for round in 0..2 * KINDS.len() {
         disturber.disturb(&guest.data, Some(round % KINDS.len()));
         ledger.wait(1);
         follow(&guest, &mut copy, manual != 0);

@@ -3,11 +3,12 @@
 use std::fs;
 use std::sync::Arc;
 
+use verdigris_guest::{program, touch};
 use verdigris_ktap::{skip, test_table};
 
-use super::support::{PLAYERS, Scene};
+use super::support::{HAND, PLAYERS, Scene};
 use crate::inside::counters::{Counters, number, write};
-use crate::inside::guest::Guest;
+use crate::inside::guest::{DATA, Guest};
 use crate::inside::ledger::Ledger;
 use crate::inside::region::{Kind, Region};
 use crate::inside::swap;
@@ -23,13 +24,13 @@ const PAGES: usize = BLOCKS * BLOCK / PAGE;
 /// Small pages become huge under the guest, and small again.
 fn collapse_and_split() {
     let guest = Arc::new(Guest::new(Kind::Pages, BLOCKS * BLOCK));
+    (0..PAGES).for_each(|page| guest.data.write(page * PAGE, 0));
     let ledger = Ledger::start(&guest, PLAYERS);
     ledger.wait(20);
     guest.data.advise(guest.data.all(), libc::MADV_HUGEPAGE).expect("advice");
     let before = Counters::host();
     for round in 0..6 {
-        let collapsed = guest.data.advise(guest.data.all(), COLLAPSE);
-        collapsed.unwrap_or_else(|error| panic!("no huge pages in round {round}: {error}"));
+        collapse(&guest);
         assert_eq!(huge_bytes(&guest.data), guest.data.bytes() as u64, "round {round}");
         ledger.wait(10);
         // As text to debugfs: process, first and last address, order of what is left.
@@ -42,6 +43,19 @@ fn collapse_and_split() {
     assert!(now.since(&before, "thp_collapse_alloc") >= 6 * BLOCKS as u64);
     assert!(now.since(&before, "thp_split_page") >= 6 * BLOCKS as u64 / 2, "{now:?}");
     ledger.finish();
+}
+
+/// Makes all of the data huge. A page that somebody looks at in that moment, a vCPU's fault for example, is a reason
+/// to say EAGAIN.
+fn collapse(guest: &Guest) {
+    for _ in 0..200 {
+        match guest.data.advise(guest.data.all(), COLLAPSE) {
+            Ok(()) => return,
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EAGAIN)),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("no huge pages, although it was tried again and again");
 }
 
 /// How many bytes of a region are huge pages of anonymous memory, as smaps tells.
@@ -66,6 +80,9 @@ fn huge_bytes(region: &Region) -> u64 {
 fn huge_from_the_start() {
     let before = Counters::host();
     let guest = Arc::new(Guest::new(Kind::Blocks, BLOCKS * BLOCK));
+    // By a write: at a read Linux shows the huge page of zeros, and breaks it up at the first write.
+    let words = [DATA, PAGES as u64, (BLOCK / PAGE) as u64, touch::WRITE];
+    guest.vcpu(HAND).program(program::TOUCH, &words);
     let ledger = Ledger::start(&guest, PLAYERS);
     ledger.wait(30);
     assert_eq!(huge_bytes(&guest.data), guest.data.bytes() as u64);

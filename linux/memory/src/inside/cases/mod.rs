@@ -6,13 +6,13 @@ mod around;
 mod dirty;
 mod figures;
 mod huge;
-mod interface;
 mod merging;
 mod migration;
 mod sharing;
 mod slots;
 mod support;
 mod swapping;
+mod together;
 mod uapi;
 mod userfaults;
 mod windows;
@@ -27,7 +27,6 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         around::TESTS,
         dirty::TESTS,
         figures::TESTS,
-        interface::TESTS,
         huge::TESTS,
         merging::TESTS,
         migration::TESTS,
@@ -35,6 +34,8 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         slots::TESTS,
         slots::LONG_TESTS,
         swapping::TESTS,
+        together::TESTS,
+        together::VICTIMS,
         userfaults::TESTS,
         windows::TESTS,
     ]

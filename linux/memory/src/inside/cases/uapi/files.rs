@@ -19,7 +19,7 @@ test_table! { "memory", 60:
     another_process_is_refused, many_vms_come_and_go, a_killed_process_leaves_nothing, every_index_has_a_vcpu,
 }
 
-/// str x1, [x0]; b .
+/// `str x1, [x0]; b .`
 const CODE: &[u32] = &[0xf900_0001, 0x1400_0000];
 
 fn a_vcpu_outlives_the_file_of_its_vm() {

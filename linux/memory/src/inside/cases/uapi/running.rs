@@ -29,10 +29,10 @@ const ARM_NISV: u32 = 28;
 const FOREVER: u32 = 0x1400_0000;
 const WFI: u32 = 0xd503_207f;
 const HVC: u32 = 0xd400_0002;
-/// str x1, [x0]
+/// `str x1, [x0]`
 const STORE: u32 = 0xf900_0001;
 
-/// Loads of x1, or nothing, from [x0]; their sizes; and what 0x8182_8384_8586_8788 is read as.
+/// Loads of x1, or nothing, from `[x0]`; their sizes; and what 0x8182_8384_8586_8788 is read as.
 const LOADS: &[(u32, u32, u64)] = &[
     (0xf940_0001, 8, 0x8182_8384_8586_8788), // ldr x1
     (0xb940_0001, 4, 0x8586_8788),           // ldr w1
