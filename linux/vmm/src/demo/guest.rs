@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::counters::Counters;
 use crate::guest::{DEVICE, MEMORY, image, register};
 use crate::machine::{Device, Machine};
 
@@ -18,6 +19,8 @@ pub const DATA_BYTES: u64 = 64 << 20;
 /// Room for the code, before the data.
 const CODE_BYTES: u64 = 2 << 20;
 const PART_BYTES: u64 = DATA_BYTES / VCPUS as u64;
+/// How long a vCPU waits between two rounds: far less than what DAMON looks at.
+const REST: Duration = Duration::from_millis(2);
 /// How long a guest may need for anything: emulators are slow, and share their machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -59,6 +62,11 @@ impl Guest {
     pub fn data(&self) -> Range<u64> {
         let memory = self.machine.memory();
         memory.start + CODE_BYTES..memory.end
+    }
+
+    /// Reads the counters of its VM.
+    pub fn counters(&self) -> Result<Counters> {
+        Counters::read(self.machine.counters()?)
     }
 
     /// Tells whether the guest uses a page all the time: the first half of each part. It is also what was there
@@ -103,7 +111,11 @@ impl Guest {
 impl Device for Doorbell {
     fn load(&self, vcpu: usize, address: u64) -> Result<u64> {
         match address.wrapping_sub(DEVICE) {
-            register::COMMAND => Ok(self.stop.load(Ordering::Relaxed).into()),
+            register::COMMAND => {
+                // A guest that never waits shows no more, and takes all that an emulator has.
+                std::thread::sleep(REST);
+                Ok(self.stop.load(Ordering::Relaxed).into())
+            }
             _ => bail!("vCPU {vcpu} loads from {address:#x}, where there is nothing"),
         }
     }

@@ -7,6 +7,7 @@
 //!
 //! The guest uses half of its memory all the time and the other half never; so every answer can be judged.
 
+mod counters;
 mod damon;
 #[cfg(target_arch = "aarch64")]
 mod guest;

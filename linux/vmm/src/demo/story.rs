@@ -55,6 +55,9 @@ pub fn run() -> Result<bool> {
     let (taken, right) = squeeze(&guest, &damon, &group)?;
     let rounds = guest.rounds() - began;
     drop(damon);
+    if let Some(text) = guest.counters()?.describe() {
+        println!("\n{text}");
+    }
     println!("\nNow the guest reads all of its memory, what is in swap too, and compares.");
     let wrong = guest.check()?;
     Ok(conclude(&taken, right, rounds, wrong))
