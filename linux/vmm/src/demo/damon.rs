@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::{PAGE_BYTES, ask, tell};
 
 const ROOT: &str = "/sys/kernel/mm/damon/admin/kdamonds";
-/// How long a page has to be accessed, and over how many samples that is summed up.
+/// How long an access may take to come and still count for a sample.
 const SAMPLE_US: u64 = 20_000;
 /// Samples of an aggregation: the most accesses that a region can have.
 pub const SAMPLES: u64 = 15;
