@@ -74,6 +74,6 @@ pub use memory::{PageSource, Root, Table, TableMemory, TablePage};
 pub use range::{Outcome, Range};
 pub use scan::WordSink;
 pub use set::Set;
-pub use source::ListEntry;
+pub use source::List;
 pub use stage2::Stage2;
 pub use verdigris_abi::{Error, Ipa, PAGE_SHIFT, PAGE_SIZE, Pa, Stat};

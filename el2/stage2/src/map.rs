@@ -24,8 +24,8 @@ use crate::hardware::Env;
 use crate::leaves::Mask;
 use crate::memory::TablePage;
 use crate::range::{Outcome, Range};
-use crate::source::{ListEntry, Run, Source, Wanted};
-use crate::stage2::{Stage2, count_retry, flush_relaxed, permit};
+use crate::source::{List, Run, Source, Wanted};
+use crate::stage2::{BATCH, Stage2, count_retry, flush_relaxed, permit};
 use crate::walk::{self, Position};
 use verdigris_abi::{Error, Ipa, PAGE_SIZE, Pa, Stat};
 
@@ -52,7 +52,7 @@ pub struct MapList<'a> {
     /// The first address, aligned to a page.
     pub ipa: Ipa,
     /// What stands behind each page from there on, if anything.
-    pub pages: &'a [ListEntry],
+    pub pages: List<'a>,
     /// The sequence number that was sampled before the host looked the pages up.
     pub sequence: u64,
 }
@@ -107,29 +107,33 @@ impl Stage2 {
         if let Err(error) = self.check_map(map) {
             return Outcome::stopped(0, error);
         }
+        self.limbo.reap(env);
         let source = Run { pa, level, attributes };
         let leaf_count = page_count / level.pages();
-        self.map_all(env, &Batch { ipa, level, source, first: 0, leaf_count, sequence })
+        let all = Batch { ipa, level, source, first: 0, leaf_count, sequence };
+        counted(env, self.map_all(env, &all))
     }
 
     /// Maps the pages of a list to consecutive IPAs, as far as it comes. Errors as for [`Self::map`].
     pub fn map_list<E: Env>(&self, env: &E, map: &MapList<'_>) -> Outcome {
         let &MapList { ipa, pages: source, sequence } = map;
-        let leaf_count = source.len() as u64;
+        let leaf_count = source.len();
         if let Err(error) = self.range(ipa, leaf_count) {
             return Outcome::stopped(0, error);
         }
-        self.map_all(env, &Batch { ipa, level: Level::L3, source, first: 0, leaf_count, sequence })
+        self.limbo.reap(env);
+        let all = Batch { ipa, level: Level::L3, source, first: 0, leaf_count, sequence };
+        counted(env, self.map_all(env, &all))
     }
 
-    fn map_all<E: Env, S: Source>(&self, env: &E, all: &Batch<S>) -> Outcome {
-        self.limbo.reap(env);
+    /// Maps as much of a request as it comes to.
+    #[inline(never)]
+    pub(crate) fn map_all<E: Env, S: Source>(&self, env: &E, all: &Batch<S>) -> Outcome {
         let mut done = 0;
         while done < all.leaf_count {
             let (leaves, error) = self.map_batch(env, &self.next_batch(all, done));
             done += leaves;
             if let Some(error) = error {
-                count_retry(env, Some(error));
                 return Outcome::stopped(done * all.level.pages(), error);
             }
             if env.interrupt_pending() {
@@ -158,11 +162,8 @@ impl Stage2 {
     }
 
     /// Maps one batch; returns the leaves done and what stopped it.
-    pub(crate) fn map_batch<E: Env, S: Source>(
-        &self,
-        env: &E,
-        batch: &Batch<S>,
-    ) -> (u64, Option<Error>) {
+    #[inline(always)]
+    fn map_batch<E: Env, S: Source>(&self, env: &E, batch: &Batch<S>) -> (u64, Option<Error>) {
         let (shared, error) = acquire(env, batch);
         let batch = &Batch { leaf_count: shared, ..*batch };
         if batch.leaves().next().is_none() {
@@ -174,11 +175,7 @@ impl Stage2 {
             installed
         });
         let new = installed.as_ref().map_or(0, |installed| installed.new.bits);
-        for index in (0..shared).filter(|index| new >> index & 1 == 0) {
-            if let Some(wanted) = batch.leaf(index) {
-                env.release(wanted.pa, batch.level);
-            }
-        }
+        release(env, batch, !new);
         match installed {
             Ok(installed) => (self.make_visible(env, &installed), installed.stopped.or(error)),
             Err(refused) => (0, Some(refused)),
@@ -265,18 +262,21 @@ impl Stage2 {
     fn install<S: Source>(&self, at: &Position<'_>, batch: &Batch<S>) -> Installed {
         let none = Mask::new(batch.ipa, batch.level);
         let mut installed = Installed { new: none, relaxed: none, done: 0, stopped: None };
+        // Copied, since no exchange below changes them, which the compiler can't know.
+        let (level, fwb, hd) = (batch.level, self.config.fwb, self.config.hd);
         for (index, entry) in at.entries(batch.leaf_count).iter().enumerate() {
-            let change = batch.leaf(index as u64).map_or(Ok(Change::None), |wanted| {
-                let leaf = self.leaf_of(wanted.attributes, wanted.pa, batch.level);
-                install_leaf(entry, leaf, batch.level)
-            });
-            match change {
-                Ok(Change::New) => installed.new.set(index),
-                Ok(Change::Relaxed) => installed.relaxed.set(index),
-                Ok(Change::None) => {}
-                Err(error) => {
-                    installed.stopped = Some(error);
-                    break;
+            if let Some(wanted) = batch.leaf(index as u64) {
+                let leaf = wanted.attributes.leaf(wanted.pa, level, fwb, hd);
+                match entry.exchange(Descriptor::INVALID, leaf) {
+                    Ok(_) => installed.new.set(index),
+                    Err(old) => match relax(entry, old, leaf, level) {
+                        Ok(true) => installed.relaxed.set(index),
+                        Ok(false) => {}
+                        Err(error) => {
+                            installed.stopped = Some(error);
+                            break;
+                        }
+                    },
                 }
             }
             installed.done += 1;
@@ -338,17 +338,28 @@ fn may_link(at: &Position<'_>) -> Result<(), Error> {
     }
 }
 
-enum Change {
-    None,
-    New,
-    Relaxed,
+/// Gives back the shares of those leaves of a batch whose bit is set.
+#[inline(always)]
+fn release<E: Env, S: Source>(env: &E, batch: &Batch<S>, leaves: u64) {
+    let mut rest = leaves & u64::MAX >> (BATCH - batch.leaf_count);
+    while rest != 0 {
+        if let Some(wanted) = batch.leaf(rest.trailing_zeros().into()) {
+            env.release(wanted.pa, batch.level);
+        }
+        rest &= rest - 1;
+    }
 }
 
-/// Makes one entry what was asked for, or leaves it.
-fn install_leaf(entry: &Entry, leaf: Descriptor, level: Level) -> Result<Change, Error> {
-    let Err(old) = entry.exchange(Descriptor::INVALID, leaf) else {
-        return Ok(Change::New);
-    };
+/// Counts a refusal.
+fn counted<E: Env>(env: &E, outcome: Outcome) -> Outcome {
+    count_retry(env, outcome.error);
+    outcome
+}
+
+/// Adds permissions to a leaf that is there already, if it is the same; tells whether it lacked any. Out of
+/// line, so that a leaf where nothing was costs a few instructions.
+#[inline(never)]
+fn relax(entry: &Entry, old: Descriptor, leaf: Descriptor, level: Level) -> Result<bool, Error> {
     let same = |old: Descriptor| old.leaf_address(level) == leaf.leaf_address(level);
     match old.kind(level) {
         Kind::Leaf(_) if same(old) => {}
@@ -362,8 +373,8 @@ fn install_leaf(entry: &Entry, leaf: Descriptor, level: Level) -> Result<Change,
         more.then(|| old.with_permissions_of(asked))
     });
     match relaxed {
-        Ok(_) => Ok(Change::Relaxed),
-        Err(now) if same(now) => Ok(Change::None),
+        Ok(_) => Ok(true),
+        Err(now) if same(now) => Ok(false),
         // Taken away or replaced between the two looks: an invalidation is at work.
         Err(_) => Err(Error::Retry),
     }

@@ -77,7 +77,7 @@ impl Stage2 {
         let &Set { ipa, pa, level, attributes, sequence } = set;
         let source = Run { pa, level, attributes };
         let batch = Batch { ipa, level, source, first: 0, leaf_count: 1, sequence };
-        self.map_batch(env, &batch).1.map_or(Ok(()), Err)
+        self.map_all(env, &batch).error.map_or(Ok(()), Err)
     }
 
     /// Replaces a leaf: prepares, asks the contract, then does what can't fail.

@@ -36,35 +36,39 @@ impl Source for Run {
     }
 }
 
-/// A page of a list: its address, and in the bits below that its `PROT_` flags, `MAP_OLD`, `MAP_CLEAN`.
+/// A list of pages: for each its address, and in the bits below that its `PROT_` flags, `MAP_OLD`,
+/// `MAP_CLEAN`. An entry of 0 leaves its place alone.
 ///
-/// A value of this type is well-formed, so that a list can be looked at as a whole before any of it is
-/// mapped. One that is 0 leaves its place alone.
+/// A value of this type is well-formed, so that a list is looked at as a whole before any of it is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-pub struct ListEntry(u64);
+pub struct List<'a>(&'a [u64]);
 
-impl ListEntry {
-    /// Leaves its place alone.
-    pub const NONE: Self = Self(0);
+impl<'a> List<'a> {
+    /// Reads a list. [`Error::Invalid`]: an entry has an unknown flag, no permission to read, is clean
+    /// without the permission to write, or an address that stage 2 can't lead to.
+    pub fn new(entries: &'a [u64]) -> Result<Self, Error> {
+        let good = entries.iter().all(|&bits| bits == 0 || is_good(bits));
+        if good { Ok(Self(entries)) } else { Err(Error::Invalid) }
+    }
 
-    /// Reads an entry. [`Error::Invalid`]: an unknown flag, no permission to read, clean without the
-    /// permission to write, or an address that stage 2 can't lead to.
-    pub const fn new(bits: u64) -> Result<Self, Error> {
-        const REQUIRED: u64 = flags::PROT_READ;
-        const KNOWN: u64 =
-            REQUIRED | flags::PROT_WRITE | flags::PROT_EXEC | flags::MAP_OLD | flags::MAP_CLEAN;
-        let flags = bits & (PAGE_SIZE - 1);
-        let logs_nothing = flags & flags::MAP_CLEAN != 0 && flags & flags::PROT_WRITE == 0;
-        let good = flags & !KNOWN == 0 && flags & REQUIRED != 0 && !logs_nothing && bits < 1 << 48;
-        if bits == 0 || good { Ok(Self(bits)) } else { Err(Error::Invalid) }
+    pub(crate) const fn len(self) -> u64 {
+        self.0.len() as u64
     }
 }
 
-impl Source for &[ListEntry] {
+const fn is_good(bits: u64) -> bool {
+    const REQUIRED: u64 = flags::PROT_READ;
+    const KNOWN: u64 =
+        REQUIRED | flags::PROT_WRITE | flags::PROT_EXEC | flags::MAP_OLD | flags::MAP_CLEAN;
+    let flags = bits & (PAGE_SIZE - 1);
+    let logs_nothing = flags & flags::MAP_CLEAN != 0 && flags & flags::PROT_WRITE == 0;
+    flags & !KNOWN == 0 && flags & REQUIRED != 0 && !logs_nothing && bits < 1 << 48
+}
+
+impl Source for List<'_> {
     #[inline(always)]
     fn leaf(&self, index: u64) -> Option<Wanted> {
-        let bits = self[index as usize].0;
+        let bits = self.0[index as usize];
         let flags = bits & (PAGE_SIZE - 1);
         let wanted = Wanted { pa: Pa(bits - flags), attributes: Attributes::guest(flags) };
         (bits != 0).then_some(wanted)

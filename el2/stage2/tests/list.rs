@@ -6,7 +6,7 @@ mod support;
 use support::model::*;
 use support::{Machine, Step};
 use verdigris_stage2::{
-    Config, Error, Geometry, Ipa, Level, ListEntry, MapList, NoDirty, Outcome, Stage2, Stat,
+    Config, Error, Geometry, Ipa, Level, List, MapList, NoDirty, Outcome, Stage2, Stat,
 };
 
 /// Bits of an entry, as docs/abi.md has them.
@@ -23,12 +23,8 @@ fn vm() -> (Machine, Stage2, Geometry) {
     (machine, vm, geometry)
 }
 
-fn entries(bits: &[u64]) -> Vec<ListEntry> {
-    bits.iter().map(|&bits| ListEntry::new(bits).unwrap()).collect()
-}
-
 fn map_list(machine: &Machine, vm: &Stage2, ipa: u64, bits: &[u64]) -> Outcome {
-    let pages = &entries(bits)[..];
+    let pages = List::new(bits).unwrap();
     vm.map_list(machine, &MapList { ipa: Ipa(ipa), pages, sequence: vm.sequence() })
 }
 
@@ -154,7 +150,7 @@ fn is_refused_by_the_contract_as_a_run_is() {
     assert_eq!(map_list(&machine, &vm, 0x10_1000, &[0x9000_0003]), retry);
     assert_eq!(map_list(&machine, &vm, 0x10_2000, &[0x9000_0003]), Outcome::done(1));
     let _ = vm.invalidate_end(&machine, range, 2, &mut NoDirty);
-    let pages = &entries(&[0x9000_1003])[..];
+    let pages = List::new(&[0x9000_1003]).unwrap();
     let late = MapList { ipa: Ipa(0x10_1000), pages, sequence: old };
     assert_eq!(vm.map_list(&machine, &late), retry, "it ended since the number was taken");
     assert_eq!(machine.walk(geometry, 0x10_1000), None);
@@ -187,7 +183,7 @@ fn cleans_what_lies_together_at_once() {
 
 #[test]
 fn entries_are_checked_bit_by_bit() {
-    assert_eq!(ListEntry::new(0), Ok(ListEntry::NONE));
+    assert!(List::new(&[]).is_ok() && List::new(&[0]).is_ok());
     for (bits, good) in [
         (0x0000_0001, true),
         (0xffff_ffff_f001, true),
@@ -201,12 +197,14 @@ fn entries_are_checked_bit_by_bit() {
         (0x8000_0045, false),
         (u64::MAX, false),
     ] {
-        assert_eq!(ListEntry::new(bits).is_ok(), good, "{bits:#x}");
+        assert_eq!(List::new(&[bits]).is_ok(), good, "{bits:#x}");
+        assert_eq!(List::new(&[0, 0x1001, bits, 0]).is_ok(), good, "{bits:#x} among others");
     }
     // Read and write, and one bit more: executable, old, clean; no block, no address past 48 bits.
     for bit in 0..64 {
         let known = matches!(bit, 0..=3 | 6 | 12..=47);
-        let entry = ListEntry::new(0x8000_0003 | 1 << bit);
+        let entries = [0x8000_0003 | 1 << bit];
+        let entry = List::new(&entries);
         assert_eq!(entry.is_ok(), known, "bit {bit}");
         assert!(known || entry == Err(Error::Invalid));
     }

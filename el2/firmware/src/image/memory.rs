@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use core::alloc::Layout;
+use core::mem::MaybeUninit;
 use core::ops::Range;
 use core::ptr::NonNull;
 use core::slice;
@@ -199,11 +200,19 @@ impl HostPage {
         Ok(Self(page))
     }
 
-    /// Reads a 64-bit word of the page, once: the host may write another one the next moment.
-    #[inline]
-    pub fn read(&self, index: usize) -> u64 {
-        // SAFETY: as in `write`.
-        unsafe { self.word_at(index).read_volatile() }
+    /// Room for a copy of the page.
+    pub const ROOM: [MaybeUninit<u64>; Self::WORDS] =
+        [const { MaybeUninit::uninit() }; Self::WORDS];
+
+    /// Copies the first words of the page, each read once: the host may write others the next moment.
+    pub fn copy<'a>(&self, count: usize, room: &'a mut [MaybeUninit<u64>]) -> &'a [u64] {
+        let room = &mut room[..count];
+        for (index, word) in room.iter_mut().enumerate() {
+            // SAFETY: as in `write`.
+            word.write(unsafe { self.word_at(index).read_volatile() });
+        }
+        // SAFETY: all of it has just been written, and `MaybeUninit` has the layout of what it holds.
+        unsafe { slice::from_raw_parts(room.as_ptr().cast(), room.len()) }
     }
 
     /// Writes a 64-bit word of the page.

@@ -4,12 +4,12 @@
 //! registers that it needs and no more: what a call costs apart from its leaves is nearly all of the cost
 //! of a short one.
 
-use verdigris_abi::{Error, Ipa, MAP_LIST_PAGES, Pa, Status, WORKING_SET_BUCKETS, flags};
+use verdigris_abi::{Error, Ipa, Pa, Status, WORKING_SET_BUCKETS, flags};
 use verdigris_core::call::{
     AgeFlush, BitSink, Call, IpaRange, LeafSize, MapFlags, PaRange, Registers, VmHandle,
 };
 use verdigris_stage2::{
-    self as engine, Attributes, Level, ListEntry, Map, MapList, Outcome, Range, WordSink,
+    self as engine, Attributes, Level, List, Map, MapList, Outcome, Range, WordSink,
 };
 
 use super::bits::{self, Dirty, Words};
@@ -76,22 +76,15 @@ fn map_list(
     x: &mut Registers,
     percpu: &PerCpu,
 ) -> Status {
-    let mut entries = [ListEntry::NONE; MAP_LIST_PAGES as usize];
-    let entries = &mut entries[..range.page_count() as usize];
+    let mut room = HostPage::ROOM;
     let vm = VmRef::get(vm, percpu)?;
-    if let Err(error) = read_list(list, entries) {
-        return finish(Outcome::stopped(0, error), x);
-    }
-    let map = MapList { ipa: range.start(), pages: entries, sequence };
+    let copy = HostPage::take(list).map(|page| page.copy(range.page_count() as usize, &mut room));
+    let pages = match copy.and_then(List::new) {
+        Ok(pages) => pages,
+        Err(error) => return finish(Outcome::stopped(0, error), x),
+    };
+    let map = MapList { ipa: range.start(), pages, sequence };
     finish(vm.stage2.map_list(&VmEnv::new(&vm, percpu), &map), x)
-}
-
-fn read_list(list: Pa, entries: &mut [ListEntry]) -> Status {
-    let page = HostPage::take(list)?;
-    for (index, entry) in entries.iter_mut().enumerate() {
-        *entry = ListEntry::new(page.read(index))?;
-    }
-    Ok(())
 }
 
 #[inline(never)]

@@ -1,12 +1,15 @@
 //! What happens once: a call, a run, a fault.
 
-use verdigris_abi::{call, flags};
+use std::cell::Cell;
+
+use verdigris_abi::{MAP_LIST_PAGES, call, flags};
 use verdigris_guest::{program, touch};
 
 use super::{Bench, Leaf, absent, figure};
-use crate::firmware::Features;
+use crate::firmware::{Features, whole_range};
 use crate::guest::DATA;
 use crate::raw::raw;
+use crate::vm::RW;
 
 const TIMES: u32 = 64;
 /// Pages that fault, for the figure of one fault.
@@ -21,9 +24,34 @@ impl Bench {
         let prepare = || vcpu.prepare(program::ECHO, &[]);
         let run = self.meter.least(TIMES, prepare, || _ = vcpu.run());
         figure("empty-vcpu-run", run as f64);
+        self.map_lists();
         self.map_anew(Leaf::Page, FAULTS);
         self.access_flag_fault();
         self.write_fault();
+    }
+
+    /// Lists of the size of a fault with its neighbours, and the longest, for each page. They lie in one
+    /// table, and no two pages beside each other.
+    fn map_lists(&self) {
+        let sequence = Cell::new(0);
+        for count in [1, 16, 64, MAP_LIST_PAGES] {
+            let prepare = || sequence.set(self.unmap(count));
+            let cost = self.meter.least(TIMES, prepare, || self.map_list(count, sequence.get()));
+            figure(&format!("map-list/{count}"), cost as f64 / count as f64);
+        }
+    }
+
+    fn map_list(&self, count: u64, sequence: u64) {
+        let list = self.buffer.address(0);
+        let mapped = whole_range(count, |done, left| {
+            for page in done..count {
+                let entry = self.memory.address(2 * page as usize) | RW | flags::MAP_OLD;
+                self.buffer.write(0, (page - done) as usize, entry);
+            }
+            let at = DATA + (done << 12);
+            raw().value(call::MAP_LIST, &[self.guest.handle(), at, left, list, sequence])
+        });
+        mapped.expect("fresh pages");
     }
 
     /// A run that touches pages, after something that makes them fault or not.

@@ -4,7 +4,7 @@ use super::World;
 use super::judge::Warrant;
 use super::map::{Asked, BATCH};
 use verdigris_abi::MAP_LIST_PAGES;
-use verdigris_stage2::{Error, Ipa, ListEntry, MapList, Outcome};
+use verdigris_stage2::{Error, Ipa, List, MapList, Outcome};
 
 impl World {
     /// Maps a list of pages.
@@ -15,7 +15,8 @@ impl World {
             .map(|page| self.ask_for_one(page, sequence))
             .collect();
         let pages: Vec<_> = asked.iter().map(entry).collect();
-        let request = MapList { ipa: Ipa(start * 4096), pages: &pages, sequence };
+        let list = List::new(&pages).expect("good addresses and flags");
+        let request = MapList { ipa: Ipa(start * 4096), pages: list, sequence };
         self.note("map list", start, pages.len() as u64, sequence);
         let outcome = self.call(|machine| machine.vm().map_list(machine, &request));
         let mut warrant = Warrant::none();
@@ -64,7 +65,6 @@ impl World {
     }
 }
 
-fn entry(asked: &Option<Asked>) -> ListEntry {
-    let bits = asked.map_or(0, |asked| asked.pa | asked.flags);
-    ListEntry::new(bits).expect("good addresses and flags")
+fn entry(asked: &Option<Asked>) -> u64 {
+    asked.map_or(0, |asked| asked.pa | asked.flags)
 }
