@@ -50,6 +50,9 @@
 #define VG_INVALIDATIONS	16
 /* Most neighbours of a fault that are mapped with it, the page itself included. */
 #define VG_FAULT_AROUND_MAX	64
+/* Registers that the driver keeps: those of breakpoints and watchpoints, and some others. */
+#define VG_KEPT_DEBUG		64
+#define VG_KEPT			(VG_KEPT_DEBUG + 8)
 
 /**
  * enum vg_stat - what is counted for each VM
@@ -314,6 +317,7 @@ struct vg_vcpu_stats {
  * @cpu: which CPU is about to enter or in the guest, or -1
  * @counter_offset: that of the VM, as the firmware was told last
  * @spsr_aarch32: SPSR_abt, _und, _irq and _fiq, which no guest reaches
+ * @kept: more of that kind, see kvm_kept.c
  * @sigset: signals while it runs
  * @has_sigset: there are such
  * @list: MAP_LIST entries of its faults, a page
@@ -335,6 +339,7 @@ struct vg_vcpu {
 	int cpu;
 	u64 counter_offset;
 	u64 spsr_aarch32[KVM_NR_SPSR - 1];
+	u64 kept[VG_KEPT];
 	sigset_t sigset;
 	bool has_sigset;
 	u64 *list;
@@ -469,6 +474,12 @@ int vg_regs_begin(struct vg_vcpu *vcpu);
 void vg_count_init(struct vg_vm *vm);
 int vg_count_follow(struct vg_vcpu *vcpu);
 bool vg_has_ptrauth(void);
+
+/* kvm_kept.c */
+u64 vg_kept_id(unsigned int index);
+u64 *vg_kept_find(struct vg_vcpu *vcpu, u64 id);
+u64 vg_zero_id(unsigned int index);
+bool vg_is_zero_id(u64 id);
 
 /* kvm_stats.c */
 int vg_vm_stats_fd(struct vg_vm *vm);

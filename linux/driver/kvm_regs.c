@@ -8,10 +8,11 @@
  * timer: there KVM's numbers for compare value and count are each other's, and
  * have to stay so.
  *
- * Three registers are the driver's own.  The count is a VM's, kept as one offset
+ * Some registers are the driver's own.  The count is a VM's, kept as one offset
  * that each vCPU takes over when it runs next.  The version of PSCI says what
  * guests are answered.  And the saved program states of AArch32 modes are
- * memory that no guest reaches, as in KVM where guests have no AArch32.
+ * memory that no guest reaches, as in KVM where guests have no AArch32.  More that no
+ * guest reaches is in kvm_kept.c.
  */
 #include <linux/fs.h>
 #include <linux/kernel.h>
@@ -44,6 +45,7 @@ struct place {
 		COUNT,
 		PSCI_VERSION,
 		AARCH32_SPSR,	/* number @reg */
+		ZERO,
 	} kind;
 	u64 reg;
 };
@@ -128,6 +130,10 @@ static int find(u64 id, struct place *place)
 		place->kind = PSCI_VERSION;
 		return 0;
 	}
+	if (vg_is_zero_id(id)) {
+		place->kind = ZERO;
+		return 0;
+	}
 	return find_system(id, place);
 }
 
@@ -206,6 +212,26 @@ static int set_firmware(struct vg_vcpu *vcpu, u64 reg, unsigned int size, const 
 	return error_of(vcpu, status);
 }
 
+static int get_kept(struct vg_vcpu *vcpu, u64 id, union value *value)
+{
+	const u64 *kept = vg_kept_find(vcpu, id);
+
+	if (!kept)
+		return -ENOENT;
+	value->x = *kept;
+	return 0;
+}
+
+static int set_kept(struct vg_vcpu *vcpu, u64 id, const union value *value)
+{
+	u64 *kept = vg_kept_find(vcpu, id);
+
+	if (!kept)
+		return -ENOENT;
+	*kept = value->x;
+	return 0;
+}
+
 /*
  * Tells whether a register describes AArch32, which guests don't have.  These read
  * as zero, and KVM drops what is written to them: a VM may come from where it had
@@ -253,6 +279,8 @@ int vg_reg_get(struct vg_vcpu *vcpu, const struct kvm_one_reg *reg)
 	switch (place.kind) {
 	case FIRMWARE:
 		ret = get_firmware(vcpu, place.reg, size, &value);
+		if (ret == -ENOENT)
+			ret = get_kept(vcpu, reg->id, &value);
 		break;
 	case COUNT:
 		value.x = physical_count() - READ_ONCE(vcpu->vm->counter_offset);
@@ -262,6 +290,8 @@ int vg_reg_get(struct vg_vcpu *vcpu, const struct kvm_one_reg *reg)
 		break;
 	case AARCH32_SPSR:
 		value.x = vcpu->spsr_aarch32[place.reg];
+		break;
+	case ZERO:
 		break;
 	}
 	if (ret)
@@ -291,7 +321,8 @@ int vg_reg_set(struct vg_vcpu *vcpu, const struct kvm_one_reg *reg)
 	case FIRMWARE:
 		if (is_aarch32_id(place.reg))
 			return 0;
-		return set_firmware(vcpu, place.reg, size, &value);
+		ret = set_firmware(vcpu, place.reg, size, &value);
+		return ret == -ENOENT ? set_kept(vcpu, reg->id, &value) : ret;
 	case COUNT:
 		WRITE_ONCE(vcpu->vm->counter_offset, physical_count() - value.x);
 		return 0;
@@ -300,6 +331,8 @@ int vg_reg_set(struct vg_vcpu *vcpu, const struct kvm_one_reg *reg)
 	case AARCH32_SPSR:
 		vcpu->spsr_aarch32[place.reg] = value.x;
 		return 0;
+	case ZERO:
+		return value.x ? -EINVAL : 0;
 	}
 	return -ENOENT;
 }
@@ -327,17 +360,50 @@ static int list_firmware(struct vg_vcpu *vcpu, u64 __user *ids, u64 room)
 	}
 }
 
-static int list_own(u64 __user *ids)
+/* Where a list goes; without room it is counted. */
+struct id_list {
+	u64 __user *ids;
+	u64 room;
+	int count;
+};
+
+static int id_list_add(struct id_list *list, u64 id)
+{
+	if (list->count < list->room && put_user(id, list->ids + list->count))
+		return -EFAULT;
+	list->count++;
+	return 0;
+}
+
+/* Those that are kept because the firmware has none. */
+static int list_kept(struct vg_vcpu *vcpu, struct id_list *list)
 {
 	unsigned int i;
+	u64 ignored;
 
-	for (i = FIRST_AARCH32_SPSR; i < KVM_NR_SPSR; i++) {
-		u64 id = CORE_ID(spsr[0], KVM_REG_SIZE_U64) + 2 * i;
+	for (i = 0; i < VG_KEPT; i++) {
+		u64 id = vg_kept_id(i), reg = VERDIGRIS_REG_SYS | SYS_ID(id);
 
-		if (put_user(id, ids++))
+		if (vg_call_get_reg(vcpu->vm->handle, vcpu->index, reg, &ignored) ==
+		    VERDIGRIS_NO_ENTRY && id_list_add(list, id))
 			return -EFAULT;
 	}
-	return put_user(KVM_REG_ARM_PSCI_VERSION, ids);
+	return 0;
+}
+
+static int list_own(struct vg_vcpu *vcpu, u64 __user *ids, u64 room)
+{
+	struct id_list list = { .ids = ids, .room = room };
+	int ret = id_list_add(&list, KVM_REG_ARM_PSCI_VERSION);
+	unsigned int i;
+
+	for (i = FIRST_AARCH32_SPSR; !ret && i < KVM_NR_SPSR; i++)
+		ret = id_list_add(&list, CORE_ID(spsr[0], KVM_REG_SIZE_U64) + 2 * i);
+	for (i = 0; !ret && vg_zero_id(i); i++)
+		ret = id_list_add(&list, vg_zero_id(i));
+	if (!ret)
+		ret = list_kept(vcpu, &list);
+	return ret ? ret : list.count;
 }
 
 /**
@@ -349,8 +415,7 @@ static int list_own(u64 __user *ids)
  */
 int vg_reg_list(struct vg_vcpu *vcpu, struct kvm_reg_list __user *list)
 {
-	const u64 own = KVM_NR_SPSR - FIRST_AARCH32_SPSR + 1;
-	int count;
+	int count, own = list_own(vcpu, NULL, 0);
 	u64 room;
 
 	if (get_user(room, &list->n))
@@ -363,7 +428,10 @@ int vg_reg_list(struct vg_vcpu *vcpu, struct kvm_reg_list __user *list)
 	if (room < count + own)
 		return -E2BIG;
 	count = list_firmware(vcpu, list->reg, count);
-	return count < 0 ? count : list_own(list->reg + count);
+	if (count < 0)
+		return count;
+	own = list_own(vcpu, list->reg + count, own);
+	return own < 0 ? own : 0;
 }
 
 /**
@@ -381,6 +449,7 @@ int vg_regs_begin(struct vg_vcpu *vcpu)
 	u64 mpidr = BIT(31) | (n & 15) | (n >> 4) << 8;
 
 	memset(vcpu->spsr_aarch32, 0, sizeof(vcpu->spsr_aarch32));
+	memset(vcpu->kept, 0, sizeof(vcpu->kept));
 	vcpu->counter_offset = 0;
 	return error_of(vcpu, vg_call_set_reg(vcpu->vm->handle, n, FW_MPIDR, mpidr));
 }
