@@ -52,6 +52,7 @@ const DEFAULT: &[(&str, &str)] = &[
     ("dirty_log_perf_test", "-b 64M -m 6 -i 2 -x 4 -s anonymous_thp"),
     ("memslot_modification_stress_test", "-b 64M -m 6 -v 2 -i 100"),
     ("aarch32_id_regs", ""),
+    ("get-reg-list", ""),
 ];
 
 /// What is run beside it for information. A program that is not named here runs as it is.
