@@ -184,7 +184,7 @@ pub const SWEEP: &[Run] = &[
 ];
 
 const fn memory(run: Run) -> Run {
-    let (command, timeout) = ("verdigris-memory test", Duration::from_secs(1800));
+    let (command, timeout) = ("verdigris-memory test", Duration::from_secs(2400));
     Run { memory: true, memory_gib: 2, command, timeout, ..run }
 }
 

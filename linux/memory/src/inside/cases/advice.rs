@@ -72,7 +72,7 @@ fn pageout_by(advise: impl Fn(&Scene)) {
     let part = scene.part();
     scene.fill(part.clone(), 3);
     let before = Counters::host();
-    for _ in 0..10 {
+    for _ in 0..4 {
         scene.ledger.wait(2);
         advise(&scene);
         let pages = scene.guest.data.pages();
@@ -108,7 +108,7 @@ fn cold() {
     let mut scene = Scene::new(Kind::Pages, PAGES);
     let part = scene.part();
     let before = Counters::host();
-    for seed in 1..6 {
+    for seed in 1..4 {
         scene.fill(part.clone(), seed);
         scene.guest.data.advise(part.clone(), libc::MADV_COLD).expect("advice");
         _ = group.try_set("memory.reclaim", &(part.len() / 2).to_string());

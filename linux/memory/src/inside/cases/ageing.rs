@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use verdigris_guest::{control, program, touch};
-use verdigris_ktap::{skip, test_table};
+use verdigris_ktap::{FIGURE, skip, test_table};
 
 use super::support::HAND;
 use crate::inside::cgroup::Group;
@@ -99,7 +99,7 @@ fn reclaim_a_quarter(name: &str) -> (usize, usize) {
         cold_out = hot.swapped().0;
     }
     let hot_out = (out as usize).saturating_sub(cold_out);
-    println!("{out} pages went out, {cold_out} of them cold; {:?} are out now", hot.swapped());
+    println!("{FIGURE}{name}: {out} pages went out, {cold_out} of them cold");
     hot.finish();
     (cold_out, hot_out)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use verdigris_guest::{program, touch};
-use verdigris_ktap::{skip, test_table};
+use verdigris_ktap::{FIGURE, skip, test_table};
 
 use super::support::HAND;
 use crate::inside::counters::write;
@@ -33,7 +33,7 @@ fn faults(around: u32) -> u64 {
     }
     let (faults, mapped) =
         (now["faults"] - before["faults"], now["pages_mapped"] - before["pages_mapped"]);
-    println!("fault_around={around}: {faults} faults for {mapped} pages");
+    println!("{FIGURE}fault_around={around}: {faults} faults for {mapped} pages");
     assert_eq!(mapped, PAGES);
     faults
 }

@@ -15,7 +15,7 @@ use crate::inside::sys::{BLOCK, PAGE};
 use crate::inside::vm::{LOG, pages_of};
 use crate::inside::{region, swap};
 
-test_table! { "memory", 300:
+test_table! { "memory", 600:
     log_is_exact, copy_by_log, copy_by_cleared_log, copy_by_log_that_begins_full, copy_of_blocks,
 }
 
@@ -113,8 +113,8 @@ fn copy_by(kind: Kind, bytes: usize, manual: u64) {
         let first = follow(&guest, &mut copy, true);
         assert_eq!(first, guest.data.pages(), "the log begins full");
     }
-    for round in 0..2 * KINDS.len() {
-        disturber.disturb(&guest.data, Some(round % KINDS.len()));
+    for round in 0..KINDS.len() {
+        disturber.disturb(&guest.data, Some(round));
         ledger.wait(1);
         follow(&guest, &mut copy, manual != 0);
     }
