@@ -82,6 +82,12 @@ const fn soak(run: Run) -> Run {
     Run { command: SOAK, judge: Judge::Status, soaks: true, ..run }
 }
 
+/// Linux does everything to guests at once, and their VMMs are killed and stopped.
+const fn soak_memory(run: Run) -> Run {
+    let timeout = Duration::from_secs(1200);
+    Run { memory: true, memory_gib: 2, command: SOAK_MEMORY, timeout, soaks: true, ..run }
+}
+
 const fn group(run: Run, command: &'static str) -> Run {
     Run { command, ..run }
 }
@@ -97,6 +103,8 @@ const HOTPLUG_COMMAND: &str = "verdigris-suite test --group hotplug";
 const ROLLOVER_COMMAND: &str = "verdigris-suite test --group rollover";
 const SOAK_WORD: &str = "SECONDS";
 const SOAK: &str = "verdigris-suite soak SECONDS";
+const SOAK_MEMORY: &str =
+    "VERDIGRIS_SOAK_SECONDS=SECONDS verdigris-memory test at_once at_any_moment";
 const DEMO: &str = "verdigris-vmm demo";
 const DEMO_FAILS: &str =
     "verdigris-vmm demo | tee /tmp/demo; grep -q '^WRONG: not the cold' /tmp/demo";
@@ -174,6 +182,9 @@ pub const SOAKS: &[Run] = &[
         firmware_args: "vmid=3",
         ..soak(run("soak-checked", "max", 4))
     },
+    soak_memory(run("soak-memory-max", "max", 4)),
+    soak_memory(masked("soak-memory-max-no-ha", "ha=off")),
+    soak_memory(run("soak-memory-cortex-a57", "cortex-a57", 4)),
 ];
 
 /// The encoding sweep.

@@ -30,28 +30,6 @@ fn count_moved(before: &[Option<u64>], after: &[Option<u64>]) -> usize {
     before.iter().zip(after).filter(|(before, after)| before.is_some() && before != after).count()
 }
 
-/// Lets the host compact its memory: what moves is its choice, so there is fragmented memory first, of which
-/// the guest has every second page.
-fn compact() {
-    for kind in KINDS {
-        let guest = Arc::new(Guest::new(kind, PAGES * PAGE));
-        let ledger = Ledger::start(&guest, PLAYERS);
-        ledger.wait(10);
-        let before = Counters::host();
-        let mut moved = 0;
-        for _ in 0..2 {
-            // Holes between what stays: the guest's pages are taken away here and there, and come back elsewhere.
-            let old = frames(&guest);
-            write("/proc/sys/vm/compact_memory", "1");
-            ledger.wait(5);
-            moved += count_moved(&old, &frames(&guest));
-        }
-        let migrated = Counters::host().since(&before, "pgmigrate_success");
-        println!("{kind:?}: {migrated} pages migrated, {moved} of them the guest's");
-        ledger.finish();
-    }
-}
-
 /// Makes a guest whose pages lie far from each other: one is left of each huge page.
 fn scattered() -> Guest {
     let guest = Guest::new(Kind::Blocks, SCATTERED * BLOCK);
@@ -64,12 +42,9 @@ fn scattered() -> Guest {
     guest
 }
 
-/// Takes huge pages of 32 MiB: a range is emptied for each, as for a contiguous allocation (CMA).
-fn contiguous_range() {
-    let file = "/sys/kernel/mm/hugepages/hugepages-32768kB/nr_hugepages";
-    if !std::path::Path::new(file).exists() {
-        skip("the host has no huge pages of 32 MiB");
-    }
+/// Has a guest write its scattered pages all the time while `shake` moves memory; that may wait until the
+/// guest got around. Returns how many pages the host migrated; some of them were the guest's.
+fn while_scattered_pages_are_written(shake: impl FnOnce(&dyn Fn())) -> u64 {
     let guest = Arc::new(scattered());
     let mut vcpu = guest.vcpu(HAND);
     let control = guest.control_address(HAND);
@@ -78,28 +53,53 @@ fn contiguous_range() {
         vcpu.program(program::SPIN, &[DATA, pages, stride, touch::WRITE, control]);
     });
     let (before, old) = (Counters::host(), frames(&guest));
-    let mut got = 0;
-    for count in [32, 56] {
-        write(file, &count.to_string());
-        got = number(file);
+    shake(&|| {
         let (rounds, end) = (guest.control(HAND, control::ROUNDS), Instant::now() + PATIENCE);
         while guest.control(HAND, control::ROUNDS) < rounds + 2 {
             assert!(Instant::now() < end, "the guest is stuck");
             std::thread::sleep(Duration::from_millis(1));
         }
-    }
-    write(file, "0");
+    });
     let migrated = Counters::host().since(&before, "pgmigrate_success");
     let moved = count_moved(&old, &frames(&guest));
     guest.set_control(HAND, control::STOP, 1);
     thread.join().expect("no panic on the vCPU's thread");
-    println!("{got} ranges; {migrated} pages migrated, {moved} of the guest's have moved");
-    assert!(got > 0, "no range was emptied");
     assert!(migrated > 0 && moved > 0, "{migrated} pages were migrated, {moved} of the guest's");
     let rounds = guest.control(HAND, control::ROUNDS);
     for start in (0..guest.data.bytes()).step_by(BLOCK) {
         assert_eq!(guest.data.read(start), rounds, "at {start:#x}");
     }
+    migrated
+}
+
+/// Lets the host compact its memory: what moves is its choice, so the guest's pages are what stands alone.
+fn compact() {
+    let migrated = while_scattered_pages_are_written(|wait| {
+        for _ in 0..2 {
+            write("/proc/sys/vm/compact_memory", "1");
+            wait();
+        }
+    });
+    println!("{migrated} pages migrated");
+}
+
+/// Takes huge pages of 32 MiB: a range is emptied for each, as for a contiguous allocation (CMA).
+fn contiguous_range() {
+    let file = "/sys/kernel/mm/hugepages/hugepages-32768kB/nr_hugepages";
+    if !std::path::Path::new(file).exists() {
+        skip("the host has no huge pages of 32 MiB");
+    }
+    let mut got = 0;
+    let migrated = while_scattered_pages_are_written(|wait| {
+        for count in [32, 56] {
+            write(file, &count.to_string());
+            got = number(file);
+            wait();
+        }
+        write(file, "0");
+    });
+    println!("{got} ranges; {migrated} pages migrated");
+    assert!(got > 0, "no range was emptied");
 }
 
 /// Takes pages away that may soon fail: each moves to another frame at once, and is good as before.
