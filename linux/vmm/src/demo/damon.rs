@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{PAGE_BYTES, ask, tell};
 
@@ -18,6 +18,8 @@ const SAMPLE_US: u64 = 20_000;
 pub const SAMPLES: u64 = 15;
 /// Fewest and most regions: 2 MiB at most each, at the start.
 const REGIONS: Range<usize> = 32..256;
+/// How often it is asked for an answer.
+const TRIES: usize = 20;
 
 /// A stretch of memory with its accesses.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,8 +64,15 @@ impl Damon {
 
     /// Returns how often each page was found accessed in the last aggregation, of [`SAMPLES`].
     pub fn accesses(&self) -> Result<Vec<u64>> {
-        tell(format!("{ROOT}/0/state"), "update_schemes_tried_regions")?;
-        Ok(by_page(&self.memory, &self.regions()?))
+        // It gives an answer up after twice the time of an aggregation, and then has no regions at all: on a
+        // busy machine an aggregation may take longer. The next answer comes the sooner.
+        for _ in 0..TRIES {
+            tell(format!("{ROOT}/0/state"), "update_schemes_tried_regions")?;
+            if let Some(pages) = by_page(&self.memory, &self.regions()?) {
+                return Ok(pages);
+            }
+        }
+        bail!("DAMON has not told a region in {TRIES} tries: this machine is too slow for it");
     }
 
     fn regions(&self) -> Result<Vec<Region>> {
@@ -87,8 +96,11 @@ impl Drop for Damon {
     }
 }
 
-/// Spreads what was counted for regions over their pages.
-fn by_page(memory: &Range<u64>, regions: &[Region]) -> Vec<u64> {
+/// Spreads what was counted for regions over their pages. No region is no answer, and not one of no accesses.
+fn by_page(memory: &Range<u64>, regions: &[Region]) -> Option<Vec<u64>> {
+    if regions.is_empty() {
+        return None;
+    }
     let mut pages = vec![0; (memory.end - memory.start) as usize / PAGE_BYTES];
     for Region { addresses, accesses } in regions {
         let page = |address: u64| {
@@ -96,7 +108,7 @@ fn by_page(memory: &Range<u64>, regions: &[Region]) -> Vec<u64> {
         };
         pages[page(addresses.start)..page(addresses.end)].fill(*accesses);
     }
-    pages
+    Some(pages)
 }
 
 #[cfg(test)]
@@ -108,6 +120,11 @@ mod tests {
         let region = |addresses, accesses| Region { addresses, accesses };
         // One begins before the memory, one ends behind it, and there is a gap.
         let regions = [region(0x1000..0x5000, 3), region(0x6000..0x9000, 7)];
-        assert_eq!(by_page(&(0x3000..0x8000), &regions), [3, 3, 0, 7, 7]);
+        assert_eq!(by_page(&(0x3000..0x8000), &regions), Some(vec![3, 3, 0, 7, 7]));
+    }
+
+    #[test]
+    fn no_answer_is_not_an_answer_of_no_accesses() {
+        assert_eq!(by_page(&(0x3000..0x8000), &[]), None);
     }
 }
