@@ -68,7 +68,7 @@ found! {
     a_set_without_invalidation: SetUnflushed, in 36, "is held";
     a_needless_invalidation: ProofIgnored, in 52, "needless";
     a_map_past_an_invalidation: MapUnasked, in 0, "past an invalidation";
-    marks_that_go_with_another: HullGoesEarly, in 96, "past an invalidation";
+    marks_that_go_with_another: HullGoesEarly, in 96, "past an invalidation" | "NoEntry";
     dirty_bits_that_are_lost: DirtyDropped, in 9, "dirty";
     a_split_that_forgets_ages: SplitForgets, in 134, "young" | "found" | " was Leaf";
     progress_that_was_not_made: InterruptIsDone, in 146, "not reported";
