@@ -204,12 +204,21 @@ pub const MEMORY: &[Run] = &[
     memory(run("memory-max", "max", 4)),
     memory(masked("memory-max-no-ha", "ha=off")),
     memory(run("memory-cortex-a57", "cortex-a57", 4)),
+    placement(run("memory-placement-max", "max", 4)),
+    placement(masked("memory-placement-max-no-ha", "ha=off")),
+    placement(run("memory-placement-cortex-a57", "cortex-a57", 4)),
 ];
+
+/// Huge pages and migration, on a machine whose memory is not in pieces yet.
+const fn placement(run: Run) -> Run {
+    group(memory(run), "verdigris-memory test --group placement")
+}
 
 /// The same program on Linux's own KVM: what a test says of Linux must be so.
 pub const MEMORY_KVM: &[Run] = &[
     memory(own_kvm(run("memory-kvm-max", "max", 4))),
     memory(own_kvm(run("memory-kvm-cortex-a57", "cortex-a57", 4))),
+    placement(own_kvm(run("memory-kvm-placement-max", "max", 4))),
 ];
 
 /// What ageing, reclaim and faults cost, with and without the flush epoch.

@@ -24,7 +24,7 @@ use verdigris_ktap::Test;
 const USAGE: &str = "\
 usage: verdigris-memory COMMAND
   test [--group GROUP] [--list] [NAME...]   run tests (all of group `memory`, or those that match), in KTAP
-groups: memory, together, figures";
+groups: memory, placement (wants a machine whose memory is not in pieces yet), figures";
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {

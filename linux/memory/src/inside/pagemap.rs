@@ -37,6 +37,15 @@ pub fn entries(region: &Region, pages: Range<usize>) -> Vec<Entry> {
     bytes.chunks_exact(8).map(word).collect()
 }
 
+/// Tells whether Linux has given a frame up (KPF_HWPOISON).
+pub fn is_poisoned(frame: u64) -> bool {
+    const HWPOISON: u64 = 1 << 19;
+    let file = File::open("/proc/kpageflags").expect("procfs");
+    let mut bytes = [0; 8];
+    file.read_exact_at(&mut bytes, frame * 8).expect("the frame exists");
+    u64::from_le_bytes(bytes) & HWPOISON != 0
+}
+
 /// Counts the pages of a part of a region that are in swap.
 pub fn swapped(region: &Region, pages: Range<usize>) -> usize {
     entries(region, pages).into_iter().filter(|entry| entry.is_swapped()).count()

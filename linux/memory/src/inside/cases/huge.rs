@@ -14,7 +14,7 @@ use crate::inside::region::{Kind, Region};
 use crate::inside::swap;
 use crate::inside::sys::{BLOCK, COLLAPSE, PAGE};
 
-test_table! { "memory", 300:
+test_table! { "placement", 300:
     collapse_and_split, huge_from_the_start, split_by_one_page, huge_swapped, hugetlb,
 }
 
@@ -105,7 +105,9 @@ fn split_by_one_page() {
         let data = &scene.guest.data;
         data.advise(part.clone(), libc::MADV_DONTNEED).expect("advice");
     }
-    assert!(Counters::host().since(&before, "thp_split_pmd") >= 3);
+    let since = |name| Counters::host().since(&before, name);
+    let (splits, huge) = (since("thp_split_pmd"), since("thp_fault_alloc"));
+    assert!(splits >= 3, "{splits} splits of {huge} huge pages");
     scene.finish();
 }
 

@@ -14,7 +14,7 @@ use crate::inside::pagemap;
 use crate::inside::region::{KINDS, Kind};
 use crate::inside::sys::{self, BLOCK, PAGE};
 
-test_table! { "memory", 300: compact, contiguous_range, soft_offline, to_another_node }
+test_table! { "placement", 300: compact, contiguous_range, soft_offline, to_another_node }
 
 const PAGES: usize = 192;
 /// Huge pages of which one page each is kept.
@@ -107,33 +107,25 @@ fn soft_offline() {
     let mut scene = Scene::new(Kind::Pages, 256);
     let part = scene.part();
     scene.fill(part.clone(), 3);
-    let (before, old) = (Counters::host(), frames(&scene.guest));
-    let mut offline = Vec::new();
-    for at in part.clone().step_by(16 * PAGE) {
-        let data = &scene.guest.data;
-        data.advise(at..at + PAGE, libc::MADV_SOFT_OFFLINE).expect("advice");
-        offline.extend(old[at / PAGE]);
+    let before = Counters::host();
+    let mut tried = Vec::new();
+    // The ledger's pages too, while it writes them: Linux says so if the moment is bad for that.
+    for at in (0..part.end).step_by(16 * PAGE) {
+        tried.extend(frames(&scene.guest)[at / PAGE]);
+        let done = scene.guest.data.advise(at..at + PAGE, libc::MADV_SOFT_OFFLINE);
+        assert!(done.is_ok() || at < part.start, "{done:?}");
         scene.ledger.wait(1);
     }
-    // Of the ledger's pages too, while it writes them.
-    for at in (0..part.start).step_by(16 * PAGE) {
-        let data = &scene.guest.data;
-        let frame = frames(&scene.guest)[at / PAGE];
-        // It says so if the page is in use in a moment that is bad for it.
-        if data.advise(at..at + PAGE, libc::MADV_SOFT_OFFLINE).is_ok() {
-            offline.extend(frame);
-        }
-    }
-    let now = frames(&scene.guest);
-    assert!(
-        offline.iter().all(|frame| !now.contains(&Some(*frame))),
-        "a page that is off is in use"
-    );
+    // A page may have moved between the look and the advice, so not each frame is off.
+    let off: Vec<_> = tried.into_iter().filter(|frame| pagemap::is_poisoned(*frame)).collect();
+    assert!(off.len() >= part.len() / PAGE / 32, "{} frames are off", off.len());
+    let mut used = frames(&scene.guest).into_iter().flatten();
+    assert!(!used.any(pagemap::is_poisoned), "a page that is off is in use");
     let migrated = Counters::host().since(&before, "pgmigrate_success");
-    assert!(migrated >= part.len() as u64 / PAGE as u64 / 16, "{migrated} pages were migrated");
+    assert!(migrated >= off.len() as u64, "{migrated} pages were migrated");
     scene.check(part, 3);
     scene.finish();
-    sys::give_back(&offline);
+    sys::give_back(&off);
 }
 
 /// Moves all pages between two nodes, by address (move_pages) and as a whole (migrate_pages).
@@ -152,7 +144,7 @@ fn to_another_node() {
             let node = (round + 1) % 2;
             let at = sys::move_pages(&addresses, node).expect("nodes");
             let moved = at.iter().filter(|&&status| status == node).count();
-            assert!(moved >= PAGES / 2, "{kind:?}: {moved} pages are on node {node}");
+            assert!(moved >= PAGES / 2, "{kind:?}: {moved} pages are on node {node}: {at:?}");
             ledger.wait(5);
         }
         for round in 0..2 {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 test_table! { "memory", 300: limit, reclaim, high }
 
-const PAGES: usize = 1024;
+const PAGES: usize = 2048;
 const BYTES: usize = PAGES * 4096;
 
 fn fill_all(guest: &Guest) {
