@@ -40,7 +40,8 @@ fn collapse_and_split() {
         ledger.wait(10);
     }
     let now = Counters::host();
-    assert!(now.since(&before, "thp_collapse_alloc") >= 6 * BLOCKS as u64);
+    // A huge page in use at the moment of a split stays whole, and is not made again.
+    assert!(now.since(&before, "thp_collapse_alloc") >= 6 * BLOCKS as u64 / 2, "{now:?}");
     assert!(now.since(&before, "thp_split_page") >= 6 * BLOCKS as u64 / 2, "{now:?}");
     ledger.finish();
 }
