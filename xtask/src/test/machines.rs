@@ -103,8 +103,7 @@ const HOTPLUG_COMMAND: &str = "verdigris-suite test --group hotplug";
 const ROLLOVER_COMMAND: &str = "verdigris-suite test --group rollover";
 const SOAK_WORD: &str = "SECONDS";
 const SOAK: &str = "verdigris-suite soak SECONDS";
-const SOAK_MEMORY: &str =
-    "VERDIGRIS_SOAK_SECONDS=SECONDS verdigris-memory test at_once at_any_moment";
+const SOAK_MEMORY: &str = "VERDIGRIS_SOAK=SECONDS verdigris-memory test at_once at_any_moment";
 const DEMO: &str = "verdigris-vmm demo";
 const DEMO_FAILS: &str =
     "verdigris-vmm demo | tee /tmp/demo; grep -q '^WRONG: not the cold' /tmp/demo";

@@ -32,7 +32,7 @@ const POINTS: [&str; 5] = ["after_lookup", "before_map", "after_map", "in_wait",
 const PARAMETERS: &str = "/sys/module/verdigris/parameters";
 
 fn seconds() -> u64 {
-    let text = std::env::var("VERDIGRIS_SOAK_SECONDS").ok();
+    let text = std::env::var("VERDIGRIS_SOAK").ok();
     text.and_then(|text| text.parse().ok()).unwrap_or(SECONDS)
 }
 
