@@ -155,6 +155,21 @@ int verdigris_vm_destroy(u64 vm)
 }
 
 /**
+ * verdigris_page_shares() - tells how many leaves of VMs refer to a page
+ * @pa: its address
+ *
+ * Return: the share count, those of blocks around the page included.
+ */
+unsigned long verdigris_page_shares(phys_addr_t pa)
+{
+	struct arm_smccc_1_2_regs args = { .a0 = VERDIGRIS_PAGE_STATE, .a1 = pa };
+	struct arm_smccc_1_2_regs res;
+
+	arm_smccc_1_2_hvc(&args, &res);
+	return res.a0 ? 0 : res.a2;
+}
+
+/**
  * verdigris_page_is_free() - tells whether only the host uses a page
  * @pa: its address
  *

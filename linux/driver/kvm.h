@@ -356,7 +356,10 @@ static inline void vg_add(struct vg_vm *vm, enum vg_stat stat, s64 n)
 	atomic64_add(n, &vm->stats[stat]);
 }
 
-/* kvm_main.c */
+/* kvm_main.c: what is allocated for each VM, vCPU and slot, so that who looks sees what is left */
+extern struct kmem_cache *vg_vm_cache;
+extern struct kmem_cache *vg_vcpu_cache;
+extern struct kmem_cache *vg_slot_cache;
 int vg_kvm_register(void);
 void vg_kvm_unregister(void);
 long vg_no_compat_ioctl(struct file *filp, unsigned int command, unsigned long argument);
@@ -380,6 +383,7 @@ phys_addr_t vg_pages_region(struct vg_vm *vm, unsigned int order); /* 0: no memo
 int vg_pages_donate(struct vg_vm *vm, unsigned int count); /* sleeps, allocates */
 void vg_pages_release(struct vg_vm *vm); /* after VM_DESTROY */
 long vg_pages_donated(void); /* of all VMs */
+u64 vg_pages_shares(void); /* of all VMs; sleeps, takes long */
 
 /* kvm_slots.c */
 void vg_gate_init(struct vg_gate *gate);

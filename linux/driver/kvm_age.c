@@ -292,7 +292,10 @@ static bool test_young(struct vg_vm *vm, const struct vg_slot *slot, const struc
 	       (window->is_tested && any_set(window->tested, span));
 }
 
-/* Without windows: what is asked is what the firmware is asked. */
+/*
+ * Without windows: what is asked is what the firmware is asked.  What was cleared
+ * without a flush is owed one as after a fetch.
+ */
 static bool ask_plainly(struct vg_vm *vm, const struct vg_slot *slot, unsigned long page,
 			unsigned long end, enum vg_question question)
 {
@@ -306,6 +309,8 @@ static bool ask_plainly(struct vg_vm *vm, const struct vg_slot *slot, unsigned l
 		if (ask(vm, slot, page, count, question, found))
 			is_young |= !bitmap_empty(found, VG_WINDOW_PAGES);
 	}
+	if (is_young && question == VG_CLEAR_YOUNG)
+		flush_later(vm);
 	return is_young;
 }
 

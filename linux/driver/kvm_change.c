@@ -71,7 +71,7 @@ static int check_memory(const struct vg_vm *vm, const struct kvm_userspace_memor
 
 static struct vg_slot *slot_new(struct vg_vm *vm, const struct kvm_userspace_memory_region2 *region)
 {
-	struct vg_slot *slot = kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
+	struct vg_slot *slot = kmem_cache_zalloc(vg_slot_cache, GFP_KERNEL_ACCOUNT);
 
 	if (!slot)
 		return NULL;

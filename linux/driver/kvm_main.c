@@ -13,11 +13,16 @@
 #include <linux/kvm.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/slab.h>
 
 #include "kvm.h"
 
 /* The page of struct kvm_run, and the one that coalesced MMIO will have. */
 #define VCPU_MMAP_BYTES (2 * PAGE_SIZE)
+
+struct kmem_cache *vg_vm_cache;
+struct kmem_cache *vg_vcpu_cache;
+struct kmem_cache *vg_slot_cache;
 
 static struct dentry *debug_folder;
 
@@ -84,6 +89,31 @@ static int donated_get(void *unused, u64 *value)
 }
 DEFINE_DEBUGFS_ATTRIBUTE(donated_fops, donated_get, NULL, "%llu\n");
 
+static int shares_get(void *unused, u64 *value)
+{
+	*value = vg_pages_shares();
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(shares_fops, shares_get, NULL, "%llu\n");
+
+static void caches_destroy(void)
+{
+	kmem_cache_destroy(vg_slot_cache);
+	kmem_cache_destroy(vg_vcpu_cache);
+	kmem_cache_destroy(vg_vm_cache);
+}
+
+static int caches_create(void)
+{
+	vg_vm_cache = KMEM_CACHE(vg_vm, SLAB_ACCOUNT | SLAB_NO_MERGE);
+	vg_vcpu_cache = KMEM_CACHE(vg_vcpu, SLAB_ACCOUNT | SLAB_NO_MERGE);
+	vg_slot_cache = KMEM_CACHE(vg_slot, SLAB_ACCOUNT | SLAB_NO_MERGE);
+	if (vg_vm_cache && vg_vcpu_cache && vg_slot_cache)
+		return 0;
+	caches_destroy();
+	return -ENOMEM;
+}
+
 /**
  * vg_kvm_register() - offers /dev/kvm
  *
@@ -91,9 +121,15 @@ DEFINE_DEBUGFS_ATTRIBUTE(donated_fops, donated_get, NULL, "%llu\n");
  */
 int vg_kvm_register(void)
 {
-	int ret = misc_register(&kvm_device);
+	int ret = caches_create();
 
 	if (ret) {
+		pr_err("no memory for the caches of /dev/kvm\n");
+		return ret;
+	}
+	ret = misc_register(&kvm_device);
+	if (ret) {
+		caches_destroy();
 		pr_err("/dev/kvm can't be offered (error %d)%s\n", ret,
 		       ret == -EBUSY ? ": somebody else has it" : "");
 		return ret;
@@ -101,6 +137,7 @@ int vg_kvm_register(void)
 	debug_folder = debugfs_create_dir("verdigris", NULL);
 	debugfs_create_file_unsafe("vms", 0444, debug_folder, NULL, &vms_fops);
 	debugfs_create_file_unsafe("donated_pages", 0444, debug_folder, NULL, &donated_fops);
+	debugfs_create_file_unsafe("shares", 0400, debug_folder, NULL, &shares_fops);
 	pr_info("/dev/kvm is offered\n");
 	return 0;
 }
@@ -115,4 +152,5 @@ void vg_kvm_unregister(void)
 {
 	debugfs_remove(debug_folder);
 	misc_deregister(&kvm_device);
+	caches_destroy();
 }

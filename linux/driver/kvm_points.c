@@ -9,6 +9,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/atomic.h>
 #include <linux/jiffies.h>
 #include <linux/jump_label.h>
 #include <linux/kernel.h>
@@ -62,6 +63,25 @@ static int pause_get(char *text, const struct kernel_param *unused)
 	return sysfs_emit(text, "%s\n", point == NOWHERE ? "" : names[point]);
 }
 
+/* How often a thread slept at each point, so that a test knows that it was there. */
+static atomic_t pauses[ARRAY_SIZE(names)];
+
+static int pauses_get(char *text, const struct kernel_param *unused)
+{
+	int length = 0;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(names); i++)
+		length += sysfs_emit_at(text, length, "%s %d\n", names[i],
+					atomic_read(&pauses[i]));
+	return length;
+}
+
+static const struct kernel_param_ops pauses_ops = {
+	.get = pauses_get,
+};
+module_param_cb(pauses, &pauses_ops, NULL, 0400);
+MODULE_PARM_DESC(pauses, "For tests: how often a thread slept at each pause_point");
+
 static const struct kernel_param_ops pause_ops = {
 	.flags = KERNEL_PARAM_OPS_FL_NOARG,
 	.set = pause_set,
@@ -79,6 +99,8 @@ MODULE_PARM_DESC(pause_point,
  */
 void vg_point_pause(enum vg_point point)
 {
-	if (READ_ONCE(pause_at) == point)
-		schedule_timeout_killable(msecs_to_jiffies(READ_ONCE(pause_ms)));
+	if (READ_ONCE(pause_at) != point)
+		return;
+	atomic_inc(&pauses[point]);
+	schedule_timeout_killable(msecs_to_jiffies(READ_ONCE(pause_ms)));
 }

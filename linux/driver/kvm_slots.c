@@ -107,7 +107,7 @@ void vg_slot_free(struct vg_slot *slot)
 {
 	vg_windows_free(slot);
 	kvfree(slot->dirty);
-	kfree(slot);
+	kmem_cache_free(vg_slot_cache, slot);
 }
 
 /**

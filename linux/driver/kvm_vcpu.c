@@ -67,7 +67,7 @@ static void vcpu_free(struct vg_vcpu *vcpu)
 	free_page((unsigned long)vcpu->run);
 	free_page((unsigned long)vcpu->list);
 	mutex_destroy(&vcpu->mutex);
-	kfree(vcpu);
+	kmem_cache_free(vg_vcpu_cache, vcpu);
 }
 
 /**
@@ -325,7 +325,7 @@ static const struct file_operations vcpu_fops = {
 
 static struct vg_vcpu *vcpu_new(struct vg_vm *vm, unsigned int index)
 {
-	struct vg_vcpu *vcpu = kzalloc(sizeof(*vcpu), GFP_KERNEL_ACCOUNT);
+	struct vg_vcpu *vcpu = kmem_cache_zalloc(vg_vcpu_cache, GFP_KERNEL_ACCOUNT);
 
 	if (!vcpu)
 		return NULL;

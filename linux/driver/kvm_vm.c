@@ -76,7 +76,7 @@ static void vm_free(struct vg_vm *vm)
 	mmdrop(vm->mm);
 	mutex_destroy(&vm->lock);
 	mutex_destroy(&vm->slots_lock);
-	kfree(vm);
+	kmem_cache_free(vg_vm_cache, vm);
 	atomic_dec(&live_vms);
 }
 
@@ -188,14 +188,14 @@ static void vm_init(struct vg_vm *vm, unsigned int ipa_bits)
 
 static struct vg_vm *vm_new(unsigned int ipa_bits)
 {
-	struct vg_vm *vm = kzalloc(sizeof(*vm), GFP_KERNEL_ACCOUNT);
+	struct vg_vm *vm = kmem_cache_zalloc(vg_vm_cache, GFP_KERNEL_ACCOUNT);
 	int ret;
 
 	if (!vm)
 		return ERR_PTR(-ENOMEM);
 	ret = init_srcu_struct(&vm->srcu);
 	if (ret) {
-		kfree(vm);
+		kmem_cache_free(vg_vm_cache, vm);
 		return ERR_PTR(ret);
 	}
 	vm_init(vm, ipa_bits);

@@ -1,5 +1,6 @@
 //! What Linux may do to a guest's memory at any time without changing a byte of it.
 
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 
 use super::cgroup::Group;
@@ -31,8 +32,9 @@ pub const KINDS: &[Kind] = &[
 /// What disturbances need.
 pub struct Disturber {
     group: Group,
-    state: std::cell::Cell<u64>,
-    compactions: std::cell::Cell<u32>,
+    state: Cell<u64>,
+    /// Kinds that are to come before any of them comes again.
+    deck: RefCell<Vec<usize>>,
     before: Counters,
 }
 
@@ -51,12 +53,7 @@ impl Disturber {
         write("/sys/kernel/mm/ksm/sleep_millisecs", "5");
         write("/sys/kernel/mm/ksm/run", "1");
         let group = Group::join(name);
-        Self {
-            group,
-            state: std::cell::Cell::new(seed),
-            compactions: std::cell::Cell::new(0),
-            before: Counters::host(),
-        }
+        Self { group, state: Cell::new(seed), deck: RefCell::default(), before: Counters::host() }
     }
 
     /// Returns a number below `limit`, at random.
@@ -66,12 +63,21 @@ impl Disturber {
         (next % limit as u64) as usize
     }
 
-    /// Does one of a kind, or one at random, to some block of a region.
-    pub fn disturb(&self, region: &Region, kind: Option<usize>) -> &'static str {
-        let kind = &KINDS[kind.unwrap_or_else(|| self.random(KINDS.len()))];
+    /// Does one of a kind to some block of a region, or one at random, of those whose turn hasn't come yet.
+    pub fn disturb(&self, region: &Region, kind: Option<usize>) {
+        let kind = &KINDS[kind.unwrap_or_else(|| self.draw())];
         let blocks = region.bytes().div_ceil(BLOCK);
         (kind.run)(self, region, self.random(blocks));
-        kind.name
+    }
+
+    /// Draws a kind: of as many disturbances as there are kinds, each is of another.
+    fn draw(&self) -> usize {
+        let mut deck = self.deck.borrow_mut();
+        if deck.is_empty() {
+            deck.extend(0..KINDS.len());
+        }
+        let index = self.random(deck.len());
+        deck.swap_remove(index)
     }
 
     /// Tells how far the counters have come, and fails if what must have run hasn't.
@@ -121,7 +127,9 @@ fn collapse(_: &Disturber, region: &Region, index: usize) {
     _ = region.advise(block(region, index), COLLAPSE);
 }
 
-fn split(_: &Disturber, region: &Region, index: usize) {
+/// What isn't huge is made so first, where there is memory: else there would seldom be anything to split.
+fn split(disturber: &Disturber, region: &Region, index: usize) {
+    collapse(disturber, region, index);
     let part = block(region, index);
     let (start, end) = (region.address(part.start), region.address(part.end));
     let command = format!("{},{start:#x},{end:#x},0", std::process::id());
@@ -138,12 +146,7 @@ fn merge(disturber: &Disturber, region: &Region, index: usize) {
     _ = region.advise(block(region, index), advice);
 }
 
-/// Goes over all of the host's memory, so it comes more seldom than the others.
-fn compact(disturber: &Disturber, _: &Region, _: usize) {
-    let count = disturber.compactions.replace(disturber.compactions.get() + 1);
-    if !count.is_multiple_of(4) {
-        return;
-    }
+fn compact(_: &Disturber, _: &Region, _: usize) {
     write("/proc/sys/vm/compact_memory", "1");
 }
 

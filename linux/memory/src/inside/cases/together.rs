@@ -2,6 +2,7 @@
 //! and everything that it had is back afterwards.
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -11,17 +12,19 @@ use std::time::{Duration, Instant};
 use verdigris_guest::scramble;
 use verdigris_ktap::test_table;
 
-use crate::inside::counters::write;
-use crate::inside::disturb::Disturber;
+use crate::inside::counters::{Counters, write};
+use crate::inside::disturb::{Disturber, KINDS};
 use crate::inside::guest::{DATA, DATA_SLOT, Guest};
-use crate::inside::ledger::Ledger;
+use crate::inside::ledger::{Ledger, check_every_byte};
 use crate::inside::leftovers::Leftovers;
 use crate::inside::region::{Kind, Region};
 use crate::inside::sys::{self, BLOCK, PAGE};
 use crate::inside::vm::{LOG, pages_of};
 use crate::inside::{region, swap};
 
-test_table! { "memory", 600: everything_at_once, killed_at_any_moment, stopped_at_any_moment }
+test_table! { "memory", 600:
+    everything_at_once, killed_at_any_moment, stopped_at_any_moment, a_wrong_byte_is_found,
+}
 test_table! { VICTIMS, "victim", 600: victim }
 
 /// How long everything goes on; the soak's length where the environment has one.
@@ -36,15 +39,23 @@ fn seconds() -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(SECONDS)
 }
 
-/// Everything that keeps the guest's bytes: disturbances of all kinds, a log that is copied by, slots that come and go.
-fn run(kind: Kind, seed: u64, time: Duration) {
-    let disturber = Disturber::new(&format!("memory-all-{}", std::process::id()), seed);
+fn disturber(seed: u64) -> Disturber {
+    Disturber::new(&group_of(std::process::id()), seed)
+}
+
+fn group_of(process: u32) -> String {
+    format!("memory-all-{process}")
+}
+
+/// Everything that keeps the guest's bytes: disturbances of all kinds, a log that is copied by, slots that come and go;
+/// for some time, and until each kind of disturbance had its turn.
+fn run(disturber: &Disturber, kind: Kind, time: Duration) {
     let guest = Arc::new(Guest::new(kind, 3 * BLOCK));
     let other = Region::new(Kind::Pages, 16 * PAGE).expect("memory");
     let ledger = Ledger::start(&guest, VCPUS);
     let end = Instant::now() + time;
     let (mut copied, mut done) = (0, 0);
-    while Instant::now() < end {
+    while Instant::now() < end || done < KINDS.len() {
         disturber.disturb(&guest.data, None);
         done += 1;
         match disturber.random(8) {
@@ -65,20 +76,16 @@ fn run(kind: Kind, seed: u64, time: Duration) {
     }
     println!("{kind:?}: {done} disturbances, {copied} dirty pages");
     ledger.finish();
-    // At random, so not everything comes in a short time.
-    if time > Duration::from_secs(60) {
-        disturber.prove();
-    }
 }
 
 /// For as long as it takes, each kind of memory its share.
 fn everything_at_once() {
     swap::ensure();
     sys::make_interruptible();
-    let kinds = region::KINDS;
-    for (index, kind) in kinds.into_iter().enumerate() {
-        run(kind, index as u64 + 1, Duration::from_secs(seconds()) / kinds.len() as u32);
-    }
+    let disturber = disturber(1);
+    let time = Duration::from_secs(seconds()) / region::KINDS.len() as u32;
+    region::KINDS.into_iter().for_each(|kind| run(&disturber, kind, time));
+    disturber.prove();
 }
 
 /// What is killed: as `everything_at_once`, without an end.
@@ -86,7 +93,7 @@ fn victim() {
     sys::make_interruptible();
     let seed = u64::from(std::process::id());
     let kind = region::KINDS[seed as usize % region::KINDS.len()];
-    run(kind, seed, Duration::from_secs(500));
+    run(&disturber(seed), kind, Duration::from_secs(500));
 }
 
 fn start_victim() -> Child {
@@ -95,22 +102,61 @@ fn start_victim() -> Child {
     command.spawn().expect("this program can start itself")
 }
 
-/// Has threads of the driver sleep at a point from now on; none ends that. Linux's own KVM has no such points.
-fn pause_at(point: Option<&str>) {
-    if !Path::new(PARAMETERS).exists() {
-        return;
-    }
-    write(Path::new(PARAMETERS).join("pause_ms"), "20");
-    // An empty word is none.
-    write(Path::new(PARAMETERS).join("pause_point"), point.unwrap_or("\n"));
+/// Threads of the driver sleep at a point as long as this lives. Linux's own KVM has no such points.
+struct Pause {
+    point: &'static str,
 }
 
-/// Does something to a victim at a time that a seed chooses; it must not have ended by itself.
-fn at_some_moment(victim: &mut Child, seed: u64, act: impl FnOnce(i32)) {
-    sleep(Duration::from_millis(300 + scramble(seed) % 1500));
+impl Pause {
+    fn are_there() -> bool {
+        Path::new(PARAMETERS).join("pauses").exists()
+    }
+
+    fn at(point: &'static str) -> Self {
+        write(Path::new(PARAMETERS).join("pause_ms"), "30");
+        write(Path::new(PARAMETERS).join("pause_point"), point);
+        Self { point }
+    }
+
+    /// Returns how often a thread has slept there.
+    fn count(&self) -> u64 {
+        Counters::read(Path::new(PARAMETERS).join("pauses")).get(self.point)
+    }
+
+    /// Waits until a thread has just gone to sleep there.
+    fn wait(&self) {
+        let (before, end) = (self.count(), Instant::now() + Duration::from_secs(100));
+        while self.count() == before {
+            assert!(Instant::now() < end, "no thread comes to {}", self.point);
+            sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        // An empty word is no point.
+        _ = fs::write(Path::new(PARAMETERS).join("pause_point"), "\n");
+    }
+}
+
+/// Does something to a victim at a time that a seed chooses, in every other round when one of its threads sleeps at a named
+/// point of the driver; it must not have ended by itself.
+fn at_some_moment(victim: &mut Child, round: u64, act: impl FnOnce(i32)) {
+    let is_named = round.is_multiple_of(2) && Pause::are_there();
+    let pause = is_named.then(|| Pause::at(POINTS[round as usize / 2 % POINTS.len()]));
+    sleep(Duration::from_millis(300 + scramble(round) % 1500));
+    if let Some(pause) = &pause {
+        pause.wait();
+    }
     let ended = victim.try_wait().expect("a child");
     assert!(ended.is_none(), "the victim has ended by itself: {ended:?}");
     act(victim.id() as i32);
+}
+
+/// How many rounds there are: so many at least that each point is named.
+fn rounds() -> u64 {
+    (2 * POINTS.len() as u64).max(seconds() / 4)
 }
 
 fn threads(process: i32) -> Vec<i32> {
@@ -121,11 +167,8 @@ fn threads(process: i32) -> Vec<i32> {
 /// Kills a process, mostly through one of its threads; all that it had must come back.
 fn killed_at_any_moment() {
     swap::ensure();
-    let before = Leftovers::read();
-    let rounds = 6.max(seconds() / 5);
-    for round in 0..rounds {
-        let point = POINTS[round as usize % POINTS.len()];
-        pause_at(Some(point));
+    let before = Leftovers::read_all();
+    for round in 0..rounds() {
         let mut victim = start_victim();
         at_some_moment(&mut victim, round, |process| {
             let threads = threads(process);
@@ -133,23 +176,19 @@ fn killed_at_any_moment() {
             sys::signal_thread_of(process, thread, libc::SIGKILL);
         });
         victim.wait().expect("a child");
-        pause_at(None);
         remove_group(victim.id());
-        before.compare().unwrap_or_else(|what| panic!("round {round}, paused {point}: {what}"));
+        before.compare().unwrap_or_else(|what| panic!("round {round}: {what}"));
     }
 }
 
 /// Stops a process for a while, under pressure that takes its memory meanwhile, and lets it go on.
 fn stopped_at_any_moment() {
     swap::ensure();
-    let before = Leftovers::read();
+    let before = Leftovers::read_all();
     let mut victim = start_victim();
-    for round in 0..8.max(seconds() / 4) {
-        let point = POINTS[round as usize % POINTS.len()];
-        pause_at(Some(point));
+    for round in 0..rounds() {
         at_some_moment(&mut victim, round, |process| sys::signal_process(process, libc::SIGSTOP));
-        pause_at(None);
-        let group = format!("/sys/fs/cgroup/memory-all-{}", victim.id());
+        let group = format!("/sys/fs/cgroup/{}", group_of(victim.id()));
         _ = fs::write(format!("{group}/memory.reclaim"), "4M");
         write("/proc/sys/vm/compact_memory", "1");
         sys::signal_process(victim.id() as i32, libc::SIGCONT);
@@ -165,5 +204,23 @@ fn stopped_at_any_moment() {
 
 /// The victim had no time to remove its cgroup.
 fn remove_group(process: u32) {
-    _ = fs::remove_dir(format!("/sys/fs/cgroup/memory-all-{process}"));
+    _ = fs::remove_dir(format!("/sys/fs/cgroup/{}", group_of(process)));
+}
+
+/// What all of this rests on: a doubleword that is wrong is found, by the guest while it runs, and by the host afterwards.
+fn a_wrong_byte_is_found() {
+    let guest = Arc::new(Guest::new(Kind::Pages, 16 * PAGE));
+    let ledger = Ledger::start(&guest, 2);
+    ledger.wait(20);
+    let vcpus = ledger.pause();
+    check_every_byte(&guest, 16);
+    let (at, right) = (5 * PAGE + 0x18, guest.data.read(5 * PAGE + 0x18));
+    guest.data.write(at, right ^ 1 << 40);
+    let found = catch_unwind(AssertUnwindSafe(|| check_every_byte(&guest, 16)));
+    assert!(found.is_err(), "the host did not find it");
+    let ledger = Ledger::resume(&guest, vcpus, 16);
+    let found = catch_unwind(AssertUnwindSafe(|| ledger.wait(1000)));
+    assert!(found.is_err(), "the guest did not find it");
+    println!("both panics above are as they should be");
+    ledger.pause();
 }
