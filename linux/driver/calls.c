@@ -8,6 +8,8 @@
  * so only where nobody needs to look in between.
  */
 #include <linux/arm-smccc.h>
+#include <linux/delay.h>
+#include <linux/jiffies.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
@@ -18,6 +20,9 @@
 /* The bits of a call begin in x2. */
 #define FIRST_BITS 2
 #define BITS_WORDS (VERDIGRIS_AGE_REGISTER_PAGES / 64)
+
+/* How long a page may be shared by a map that will be refused, in jiffies: for as long as its CPU is kept off. */
+#define BUSY_PATIENCE (5 * HZ)
 
 static_assert(sizeof(struct arm_smccc_1_2_regs) == 18 * sizeof(u64));
 static_assert(FIRST_BITS + BITS_WORDS == 18);
@@ -186,11 +191,10 @@ long vg_call_begin(u64 vm, u64 ipa, u64 npages, bool resume, u64 *done, struct v
  * @ipa: where it begins
  * @npages: how long it is
  * @done: pages done in all, in and out; the end has come when these are all
- * @bits: receives the final dirty bits of this step, or NULL
  *
  * Return: 0 or a VERDIGRIS_* error.
  */
-long vg_call_end(u64 vm, u64 ipa, u64 npages, u64 *done, struct vg_bits *bits)
+long vg_call_end(u64 vm, u64 ipa, u64 npages, u64 *done)
 {
 	struct arm_smccc_1_2_regs args = {
 		.a0 = VERDIGRIS_INVALIDATE_END,
@@ -198,15 +202,12 @@ long vg_call_end(u64 vm, u64 ipa, u64 npages, u64 *done, struct vg_bits *bits)
 		.a2 = ipa,
 		.a3 = npages,
 		.a4 = *done,
-		.a5 = bits ? VERDIGRIS_UNMAP_DIRTY : 0,
 	};
 	struct arm_smccc_1_2_regs res;
 
 	arm_smccc_1_2_hvc(&args, &res);
 	if (res.a0)
 		return (long)res.a0;
-	if (bits)
-		take_bits(bits, &res, res.a1 - args.a4);
 	*done = res.a1;
 	return 0;
 }
@@ -362,6 +363,32 @@ long vg_call(u32 function, u64 x1, u64 x2, u64 x3, u64 *result)
 	if (!res.a0 && result)
 		*result = res.a1;
 	return (long)res.a0;
+}
+
+/**
+ * vg_call_give() - makes a call that gives pages, however long somebody has a share in them
+ * @function: VERDIGRIS_VM_CREATE, _VM_DONATE or _VCPU_CREATE
+ * @x1: its first argument
+ * @x2: the second
+ * @x3: the third
+ * @result: receives x1, if given
+ *
+ * A map that will be refused takes its shares first and gives them back: for that
+ * moment a page that Linux has freed and allocated again is BUSY.  Sleeps.
+ *
+ * Return: 0 or a VERDIGRIS_* error; VERDIGRIS_BUSY if it has been that for too long.
+ */
+long vg_call_give(u32 function, u64 x1, u64 x2, u64 x3, u64 *result)
+{
+	unsigned long end = jiffies + BUSY_PATIENCE;
+	long status;
+
+	for (;;) {
+		status = vg_call(function, x1, x2, x3, result);
+		if (status != VERDIGRIS_BUSY || time_after(jiffies, end))
+			return status;
+		usleep_range(10, 100);
+	}
 }
 
 /**

@@ -11,6 +11,7 @@
  *	vg_vcpu.mutex
  *	  vg_vm.lock
  *	    vg_vm.slots_lock
+ *	      vg_pages.lock (under vg_vm.lock too)
  *	      [mmap_lock, page locks, page-table locks: taken by Linux]
  *	        vg_gate.lock (for writing: the gate is closed)
  *	          vg_window.lock
@@ -205,8 +206,6 @@ struct vg_vcpu;
  * @slots_by_gfn: slots, by address of the guest; they don't overlap
  * @slots_by_hva: slots, by address of the host; they may overlap
  * @slots_by_id: the same, by identifier; under @slots_lock
- * @slot_count: how many; under @slots_lock
- * @slot_pages: pages of all slots; under @slots_lock
  * @mn: the notifier
  * @is_registered: @mn has to be unregistered
  * @mm_gone: the address space is being torn down: nothing is mapped any more
@@ -222,7 +221,6 @@ struct vg_vcpu;
  * @has_features: there was one
  * @counter_offset: of the guest's count from the host's; vCPUs follow when they run
  * @vcpus: by index; under @lock for writing
- * @vcpu_count: how many
  * @stats: counters, see enum vg_stat
  * @stats_id: name of its statistics: "kvm-<pid>"
  */
@@ -240,8 +238,6 @@ struct vg_vm {
 	struct rb_root slots_by_gfn;
 	struct rb_root_cached slots_by_hva;
 	struct xarray slots_by_id;
-	unsigned int slot_count;
-	unsigned long slot_pages;
 
 	struct mmu_notifier mn;
 	bool is_registered;
@@ -260,7 +256,6 @@ struct vg_vm {
 	bool has_features;
 	u64 counter_offset;
 	struct vg_vcpu *vcpus[VERDIGRIS_MAX_VCPUS];
-	unsigned int vcpu_count;
 
 	atomic64_t stats[VG_STATS];
 	char stats_id[24];
@@ -276,13 +271,12 @@ enum vg_answer {
 	VG_ANSWER_SKIP,		/* RUN_SKIP */
 };
 
-/* An EXIT_FAULT, decoded: x2 to x8 of the record. */
+/* What is used of an EXIT_FAULT, decoded: x2 to x8 of the record. */
 struct vg_fault {
 	u64 ipa;
 	u64 flags;	/* VERDIGRIS_FAULT_* */
 	u64 esr;
 	u64 sequence;
-	u64 va;
 	u64 access;	/* VERDIGRIS_MMIO_* */
 	u64 value;
 };
@@ -372,7 +366,7 @@ int vg_cap_enable(struct vg_vm *vm, const struct kvm_enable_cap *cap);
 int vg_vm_create(unsigned long type); /* a file descriptor, or an error */
 void vg_vm_get(struct vg_vm *vm);
 void vg_vm_put(struct vg_vm *vm);
-void vg_vm_bug(struct vg_vm *vm, const char *what, long status); /* from any context but hard interrupts */
+void vg_vm_bug(struct vg_vm *vm, const char *what, long status); /* by a task, with interrupts on; never sleeps */
 unsigned int vg_ipa_bits_limit(void);
 bool vg_has_forced_write_back(void);
 int vg_vms_live(void);
@@ -417,9 +411,11 @@ void vg_invalidate_begin(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 np
 void vg_invalidate_end(struct vg_vm *vm, u64 gfn, u64 npages, bool can_block);
 /* Waits until nothing that meets the pages is in progress: 0, or -EINTR. */
 int vg_invalidations_wait(struct vg_vm *vm, u64 gfn, u64 npages);
+/* The same, whatever signals come. */
+void vg_invalidations_wait_all(struct vg_vm *vm, u64 gfn, u64 npages);
 
 /* kvm_age.c */
-int vg_windows_alloc(struct vg_slot *slot);
+void vg_windows_alloc(struct vg_slot *slot);
 void vg_windows_free(struct vg_slot *slot);
 void vg_windows_drop(struct vg_slot *slot, u64 gfn, u64 npages);
 enum vg_question { VG_CLEAR_FLUSH_YOUNG, VG_CLEAR_YOUNG, VG_TEST_YOUNG };

@@ -61,23 +61,25 @@ static bool is_windowed(const struct vg_slot *slot)
  * vg_windows_alloc() - gives a new slot its windows
  * @slot: the slot
  *
- * Return: 0 or -ENOMEM.
+ * A large slot wants some memory for them, 1/10000 of its size, whether anything is
+ * behind it or not.  Where there is none it goes without: page by page.
  */
-int vg_windows_alloc(struct vg_slot *slot)
+void vg_windows_alloc(struct vg_slot *slot)
 {
 	unsigned int size = clamp(READ_ONCE(age_window), 1U, (unsigned int)VG_WINDOW_PAGES);
 	unsigned long count, i;
 
 	slot->window_shift = ilog2(size);
 	if (!slot->window_shift)
-		return 0;
+		return;
 	count = ((slot->npages - 1) >> slot->window_shift) + 1;
-	slot->windows = kvcalloc(count, sizeof(*slot->windows), GFP_KERNEL_ACCOUNT);
-	if (!slot->windows)
-		return -ENOMEM;
+	slot->windows = kvcalloc(count, sizeof(*slot->windows), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (!slot->windows) {
+		slot->window_shift = 0;
+		return;
+	}
 	for (i = 0; i < count; i++)
 		spin_lock_init(&slot->windows[i].lock);
-	return 0;
 }
 
 /**
@@ -257,7 +259,10 @@ static void fetch(struct vg_vm *vm, const struct vg_slot *slot, const struct spa
 		flush_later(vm);
 }
 
-/* Answers, and consumes: the next question about these pages is about the time from now. */
+/*
+ * Answers, and consumes: the next question about these pages is about the time since
+ * the last fetch, at most age_expiry_ms before now.
+ */
 static bool clear_young(struct vg_vm *vm, const struct vg_slot *slot, const struct span *span)
 {
 	struct vg_window *window = span->window;

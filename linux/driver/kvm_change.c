@@ -82,14 +82,14 @@ static struct vg_slot *slot_new(struct vg_vm *vm, const struct kvm_userspace_mem
 	slot->hva = region->userspace_addr;
 	slot->by_hva.start = slot->hva;
 	slot->by_hva.last = slot->hva + region->memory_size - 1;
-	if (slot->flags & KVM_MEM_LOG_DIRTY_PAGES)
-		slot->dirty = vg_dirty_alloc(vm, slot->npages);
-	if (vg_windows_alloc(slot) ||
-	    (slot->flags & KVM_MEM_LOG_DIRTY_PAGES && !slot->dirty)) {
-		vg_slot_free(slot);
-		return NULL;
-	}
-	return slot;
+	vg_windows_alloc(slot);
+	if (!(slot->flags & KVM_MEM_LOG_DIRTY_PAGES))
+		return slot;
+	slot->dirty = vg_dirty_alloc(vm, slot->npages);
+	if (slot->dirty)
+		return slot;
+	vg_slot_free(slot);
+	return NULL;
 }
 
 /* Makes a slot known, by its name first: that can fail. */
@@ -106,8 +106,6 @@ static int slot_publish(struct vg_vm *vm, struct vg_slot *slot)
 	}
 	vg_slot_link(vm, slot);
 	vg_gate_open(&vm->gate);
-	vm->slot_count++;
-	vm->slot_pages += slot->npages;
 	return 0;
 }
 
@@ -136,7 +134,8 @@ static int slot_delete(struct vg_vm *vm, struct vg_slot *slot)
 	u64 gfn = slot->base_gfn;
 	int ret;
 
-	vg_invalidate_begin(vm, NULL, gfn, slot->npages, true);
+	/* With its log: should the wait be killed, the slot stays. */
+	vg_invalidate_begin(vm, slot, gfn, slot->npages, true);
 	ret = vg_gate_close(&vm->gate);
 	if (!ret) {
 		vg_slot_unlink(vm, slot);
@@ -146,8 +145,6 @@ static int slot_delete(struct vg_vm *vm, struct vg_slot *slot)
 	if (ret)
 		return ret;
 	xa_erase(&vm->slots_by_id, slot->id);
-	vm->slot_count--;
-	vm->slot_pages -= slot->npages;
 	/* Notifiers are out of the gate, and faults have copies: nobody has it. */
 	vg_slot_free(slot);
 	return 0;
@@ -191,19 +188,11 @@ static int flags_publish(struct vg_vm *vm, struct vg_slot *slot, u32 flags, unsi
  * block.  Its map is in a section of srcu that begins with a look at the
  * generation, so after the wait there is none.
  */
-static int slot_set_flags(struct vg_vm *vm, struct vg_slot *slot, u32 flags)
+static int slot_set_flags(struct vg_vm *vm, struct vg_slot *slot, u32 flags,
+			  unsigned long **dirty)
 {
-	unsigned long *dirty = NULL;
-	int ret;
+	int ret = flags_publish(vm, slot, flags, dirty);
 
-	if (flags & KVM_MEM_LOG_DIRTY_PAGES) {
-		dirty = vg_dirty_alloc(vm, slot->npages);
-		if (!dirty)
-			return -ENOMEM;
-	}
-	ret = flags_publish(vm, slot, flags, &dirty);
-	/* On failure the new bitmap, else the old one: nobody has it any more. */
-	kvfree(dirty);
 	if (ret)
 		return ret;
 	synchronize_srcu_expedited(&vm->srcu);
@@ -212,6 +201,26 @@ static int slot_set_flags(struct vg_vm *vm, struct vg_slot *slot, u32 flags)
 	else
 		vg_dirty_stop(vm, slot);
 	return 0;
+}
+
+/* What may fail comes first: only a fatal signal comes between the move and the flags. */
+static int slot_move_and_flag(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u32 flags)
+{
+	unsigned long *dirty = NULL;
+	int ret = 0;
+
+	if (flags & ~slot->flags & KVM_MEM_LOG_DIRTY_PAGES) {
+		dirty = vg_dirty_alloc(vm, slot->npages);
+		if (!dirty)
+			return -ENOMEM;
+	}
+	if (gfn != slot->base_gfn)
+		ret = slot_move(vm, slot, gfn);
+	if (!ret && flags != slot->flags)
+		ret = slot_set_flags(vm, slot, flags, &dirty);
+	/* On failure the new bitmap, else the old one: nobody has it any more. */
+	kvfree(dirty);
+	return ret;
 }
 
 static int slot_change(struct vg_vm *vm, struct vg_slot *slot,
@@ -229,11 +238,7 @@ static int slot_change(struct vg_vm *vm, struct vg_slot *slot,
 	if (gfn == slot->base_gfn && region->flags == slot->flags)
 		return 0;
 	ret = check_memory(vm, region);
-	if (!ret && gfn != slot->base_gfn)
-		ret = slot_move(vm, slot, gfn);
-	if (!ret && region->flags != slot->flags)
-		ret = slot_set_flags(vm, slot, region->flags);
-	return ret;
+	return ret ? ret : slot_move_and_flag(vm, slot, gfn, region->flags);
 }
 
 static int slots_set(struct vg_vm *vm, const struct kvm_userspace_memory_region2 *region)
@@ -250,7 +255,8 @@ static int slots_set(struct vg_vm *vm, const struct kvm_userspace_memory_region2
  * @vm: the VM
  * @region: what is to be
  *
- * Return: 0, or an error, after which nothing has changed.
+ * Return: 0, or an error, after which nothing has changed; but who is killed while
+ * a slot moves and gets other flags may leave it moved.
  */
 int vg_slots_set(struct vg_vm *vm, const struct kvm_userspace_memory_region2 *region)
 {

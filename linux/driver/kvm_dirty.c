@@ -115,13 +115,14 @@ static void drop_block(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 npag
 static void split(struct vg_vm *vm, struct vg_slot *slot)
 {
 	u64 gfn = slot->base_gfn, end = gfn + slot->npages, done;
+	const u64 most = PUD_SIZE >> PAGE_SHIFT; /* what is in the way of a part is in the way of a block */
 	long status;
 
 	while (gfn < end && !READ_ONCE(vm->is_bugged)) {
 		status = vg_call_split(vm->handle, gfn << PAGE_SHIFT, end - gfn, &done);
 		gfn += done;
 		if (status == VERDIGRIS_RETRY)
-			vg_invalidations_wait(vm, gfn, 1);
+			vg_invalidations_wait_all(vm, ALIGN_DOWN(gfn, most), most);
 		else if (status == VERDIGRIS_LIMIT ||
 			 (status == VERDIGRIS_NO_MEMORY && vg_pages_donate(vm, PAGES_A_DONATION)))
 			drop_block(vm, slot, gfn, end - gfn);
@@ -205,6 +206,7 @@ static struct vg_slot *find_log(struct vg_vm *vm, u32 id)
 
 static int dirty_get(struct vg_vm *vm, const struct kvm_dirty_log *log)
 {
+	bool stays = READ_ONCE(vm->manual_dirty);
 	struct vg_slot *slot = find_log(vm, log->slot);
 	unsigned long *answer;
 	int ret;
@@ -216,13 +218,13 @@ static int dirty_get(struct vg_vm *vm, const struct kvm_dirty_log *log)
 		return ret;
 	settle(vm);
 	answer = slot->dirty;
-	if (!vm->manual_dirty) {
+	if (!stays) {
 		take_all(slot);
 		answer = log_answer(slot);
 	}
 	if (!copy_to_user(log->dirty_bitmap, answer, log_words(slot) * sizeof(*answer)))
 		return 0;
-	if (!vm->manual_dirty)
+	if (!stays)
 		put_back(slot);
 	return -EFAULT;
 }

@@ -108,7 +108,9 @@ static void look_at_leaf(struct vg_vm *vm, struct lookup *lookup)
 /*
  * The guest's writes leave no mark in the host's tables.  Unless Linux knows the
  * page for dirty already, reclaim would drop what it takes for clean, with all that
- * the guest will have written.
+ * the guest will have written.  The reference to the page keeps it until it is told;
+ * and what isn't mapped isn't told: the file system may hold it for clean, and may
+ * have to be asked before the next write.
  */
 static void tell_dirty(struct lookup *lookup)
 {
@@ -395,9 +397,10 @@ static enum vg_outcome fault_memory(struct vg_vcpu *vcpu, const struct vg_fault 
 			return lookup_failed(vcpu, lookup, ret, error);
 		vg_point(VG_POINT_AFTER_LOOKUP);
 		look_at_leaf(vm, lookup);
-		tell_dirty(lookup);
 		vg_point(VG_POINT_BEFORE_MAP);
 		ret = map_lookup(vm, lookup, vcpu->list, fault->sequence);
+		if (!ret)
+			tell_dirty(lookup);
 		put_page(lookup->page);
 		vg_point(VG_POINT_AFTER_MAP);
 		outcome = judge(vcpu, lookup, ret, &again, error);
@@ -409,12 +412,12 @@ static enum vg_outcome fault_memory(struct vg_vcpu *vcpu, const struct vg_fault 
 static enum vg_outcome fault_elsewhere(struct vg_vcpu *vcpu, const struct vg_fault *fault,
 				       int *error)
 {
-	if (fault->flags & VERDIGRIS_FAULT_CACHE_MAINTENANCE) {
-		vcpu->answer = VG_ANSWER_SKIP;
-		return VG_RUN_AGAIN;
-	}
 	if (fault->flags & (VERDIGRIS_FAULT_TABLE_WALK | VERDIGRIS_FAULT_EXEC)) {
 		vcpu->answer = VG_ANSWER_ABORT;
+		return VG_RUN_AGAIN;
+	}
+	if (fault->flags & VERDIGRIS_FAULT_CACHE_MAINTENANCE) {
+		vcpu->answer = VG_ANSWER_SKIP;
 		return VG_RUN_AGAIN;
 	}
 	if (fault->flags & VERDIGRIS_FAULT_MMIO_VALID)
@@ -455,9 +458,6 @@ enum vg_outcome vg_fault_handle(struct vg_vcpu *vcpu, const struct vg_fault *fau
 	if (fault->flags & VERDIGRIS_FAULT_EXEC)
 		lookup.prot = VERDIGRIS_PROT_EXEC;
 	lookup.view = vg_slot_look(vcpu->vm, lookup.gfn);
-	/* Cleaning a cache reads, whatever the syndrome says, unless a leaf denied it. */
-	if (fault->flags & VERDIGRIS_FAULT_CACHE_MAINTENANCE && !may_write(&lookup))
-		lookup.wants_write = fault->flags & VERDIGRIS_FAULT_PERMISSION;
 	if (!lookup.view.found || (lookup.wants_write && !may_write(&lookup)))
 		return fault_elsewhere(vcpu, fault, error);
 	lookup.hva = lookup.view.hva + ((lookup.gfn - lookup.view.base_gfn) << PAGE_SHIFT);

@@ -7,8 +7,7 @@
  * never fails, and where it may not block it spins through the hypercalls.
  *
  * A start that fails would make Linux give up what it was about to do, and is
- * allowed only where no other notifier of the process implements end.  This one
- * does.
+ * allowed only to notifiers that have no end.  This one has.
  */
 #include <linux/mm.h>
 #include <linux/sched.h>
@@ -106,6 +105,22 @@ int vg_invalidations_wait(struct vg_vm *vm, u64 gfn, u64 npages)
 	return 0;
 }
 
+/**
+ * vg_invalidations_wait_all() - waits until guest pages are left alone, whatever signals come
+ * @vm: the VM
+ * @gfn: the first page
+ * @npages: how many
+ *
+ * Called under no lock but slots_lock, which no invalidation takes.
+ */
+void vg_invalidations_wait_all(struct vg_vm *vm, u64 gfn, u64 npages)
+{
+	struct vg_invalidations *all = &vm->invalidations;
+
+	vg_count(vm, VG_STAT_WAITS);
+	wait_event(all->ended, !invalidations_meet(all, gfn, gfn + npages));
+}
+
 /*
  * One step of a begin.  Final dirty bits are on their way from the firmware to the
  * slot's log only under the gate's lock, so that whoever reads the log can wait
@@ -119,7 +134,7 @@ static long begin_step(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 npag
 	long status;
 
 	vg_count(vm, VG_STAT_INVALIDATE_CALLS);
-	if (!slot || !slot->dirty)
+	if (!slot->dirty)
 		return vg_call_begin(vm->handle, gfn << PAGE_SHIFT, npages, resume, done, NULL);
 	read_lock(&vm->gate.lock);
 	status = vg_call_begin(vm->handle, gfn << PAGE_SHIFT, npages, resume, done, &bits);
@@ -140,7 +155,7 @@ static void begin_failed(struct vg_vm *vm, long status, bool can_block)
 /**
  * vg_invalidate_begin() - takes guest pages away, and keeps them from being mapped
  * @vm: the VM
- * @slot: the slot that has all of them, if its log and windows are to follow; or NULL
+ * @slot: the slot that has all of them, whose log and windows follow
  * @gfn: the first page
  * @npages: how many
  * @can_block: sleeping is allowed
@@ -165,8 +180,7 @@ void vg_invalidate_begin(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 np
 		if (can_block)
 			cond_resched();
 	} while (done < npages);
-	if (slot)
-		vg_windows_drop(slot, gfn, npages);
+	vg_windows_drop(slot, gfn, npages);
 }
 
 /**
@@ -185,7 +199,7 @@ void vg_invalidate_end(struct vg_vm *vm, u64 gfn, u64 npages, bool can_block)
 
 	do {
 		vg_count(vm, VG_STAT_INVALIDATE_CALLS);
-		status = vg_call_end(vm->handle, gfn << PAGE_SHIFT, npages, &done, NULL);
+		status = vg_call_end(vm->handle, gfn << PAGE_SHIFT, npages, &done);
 		if (status)
 			vg_vm_bug(vm, "INVALIDATE_END", status);
 		if (can_block)

@@ -14,6 +14,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/atomic.h>
+#include <linux/delay.h>
 #include <linux/gfp.h>
 #include <linux/memcontrol.h>
 #include <linux/memory_hotplug.h>
@@ -129,7 +130,7 @@ static int chunk_donate(struct vg_vm *vm, phys_addr_t pa, u64 npages)
 	long status;
 
 	while (npages) {
-		status = vg_call(VERDIGRIS_VM_DONATE, vm->handle, pa, npages, &done);
+		status = vg_call_give(VERDIGRIS_VM_DONATE, vm->handle, pa, npages, &done);
 		if (status) {
 			vg_vm_bug(vm, "VM_DONATE", status);
 			return -EIO;
@@ -170,6 +171,19 @@ int vg_pages_donate(struct vg_vm *vm, unsigned int count)
 	return ret;
 }
 
+/* A map that will be refused may have a share in the page for a moment, see vg_call_give(). */
+static bool is_free(phys_addr_t pa)
+{
+	unsigned int tries = 100;
+
+	while (!verdigris_page_is_free(pa)) {
+		if (!--tries)
+			return false;
+		usleep_range(10, 100);
+	}
+	return true;
+}
+
 /* Frees what may be freed of a chunk, and counts what may not. */
 static unsigned long chunk_free(struct page *page, unsigned int order)
 {
@@ -177,7 +191,7 @@ static unsigned long chunk_free(struct page *page, unsigned int order)
 
 	show(page, order, -1);
 	for (i = 0; i < BIT(order); i++) {
-		if (verdigris_page_is_free(page_to_phys(page + i)))
+		if (is_free(page_to_phys(page + i)))
 			__free_page(page + i);
 		else
 			lost++;

@@ -83,7 +83,6 @@ module_param_cb(pauses, &pauses_ops, NULL, 0400);
 MODULE_PARM_DESC(pauses, "For tests: how often a thread slept at each pause_point");
 
 static const struct kernel_param_ops pause_ops = {
-	.flags = KERNEL_PARAM_OPS_FL_NOARG,
 	.set = pause_set,
 	.get = pause_get,
 };

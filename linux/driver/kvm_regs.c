@@ -337,34 +337,11 @@ int vg_reg_set(struct vg_vcpu *vcpu, const struct kvm_one_reg *reg)
 	return -ENOENT;
 }
 
-/* Counts the registers, and writes the numbers of the first @room to @ids. */
-static int list_firmware(struct vg_vcpu *vcpu, u64 __user *ids, u64 room)
-{
-	u64 regs[VERDIGRIS_REGS_PER_CALL], all, first, i;
-	int count = 0;
-
-	for (first = 0;; first += VERDIGRIS_REGS_PER_CALL) {
-		if (vg_call_reg_list(vcpu->vm->handle, vcpu->index, first, &all, regs))
-			return -EIO;
-		for (i = 0; i < min(all - first, VERDIGRIS_REGS_PER_CALL); i++) {
-			u64 id = id_of(regs[i]);
-
-			if (!id)
-				continue;
-			if (count < room && put_user(id, ids + count))
-				return -EFAULT;
-			count++;
-		}
-		if (all - first <= VERDIGRIS_REGS_PER_CALL)
-			return count;
-	}
-}
-
-/* Where a list goes; without room it is counted. */
+/* Where a list goes: all numbers are counted, and the first @room written. */
 struct id_list {
 	u64 __user *ids;
 	u64 room;
-	int count;
+	u64 count;
 };
 
 static int id_list_add(struct id_list *list, u64 id)
@@ -372,6 +349,24 @@ static int id_list_add(struct id_list *list, u64 id)
 	if (list->count < list->room && put_user(id, list->ids + list->count))
 		return -EFAULT;
 	list->count++;
+	return 0;
+}
+
+/* Which there are is up to the CPU that a call is made on: so no two calls need agree. */
+static int list_firmware(struct vg_vcpu *vcpu, struct id_list *list)
+{
+	u64 regs[VERDIGRIS_REGS_PER_CALL], all = 1, first, i;
+
+	for (first = 0; first < all; first += VERDIGRIS_REGS_PER_CALL) {
+		if (vg_call_reg_list(vcpu->vm->handle, vcpu->index, first, &all, regs))
+			return -EIO;
+		for (i = first; i < min(all, first + VERDIGRIS_REGS_PER_CALL); i++) {
+			u64 id = id_of(regs[i - first]);
+
+			if (id && id_list_add(list, id))
+				return -EFAULT;
+		}
+	}
 	return 0;
 }
 
@@ -391,19 +386,16 @@ static int list_kept(struct vg_vcpu *vcpu, struct id_list *list)
 	return 0;
 }
 
-static int list_own(struct vg_vcpu *vcpu, u64 __user *ids, u64 room)
+static int list_own(struct vg_vcpu *vcpu, struct id_list *list)
 {
-	struct id_list list = { .ids = ids, .room = room };
-	int ret = id_list_add(&list, KVM_REG_ARM_PSCI_VERSION);
+	int ret = id_list_add(list, KVM_REG_ARM_PSCI_VERSION);
 	unsigned int i;
 
 	for (i = FIRST_AARCH32_SPSR; !ret && i < KVM_NR_SPSR; i++)
-		ret = id_list_add(&list, CORE_ID(spsr[0], KVM_REG_SIZE_U64) + 2 * i);
+		ret = id_list_add(list, CORE_ID(spsr[0], KVM_REG_SIZE_U64) + 2 * i);
 	for (i = 0; !ret && vg_zero_id(i); i++)
-		ret = id_list_add(&list, vg_zero_id(i));
-	if (!ret)
-		ret = list_kept(vcpu, &list);
-	return ret ? ret : list.count;
+		ret = id_list_add(list, vg_zero_id(i));
+	return ret ? ret : list_kept(vcpu, list);
 }
 
 /**
@@ -415,23 +407,19 @@ static int list_own(struct vg_vcpu *vcpu, u64 __user *ids, u64 room)
  */
 int vg_reg_list(struct vg_vcpu *vcpu, struct kvm_reg_list __user *list)
 {
-	int count, own = list_own(vcpu, NULL, 0);
-	u64 room;
+	struct id_list ids = { .ids = list->reg };
+	int ret;
 
-	if (get_user(room, &list->n))
+	if (get_user(ids.room, &list->n))
 		return -EFAULT;
-	count = list_firmware(vcpu, NULL, 0);
-	if (count < 0)
-		return count;
-	if (put_user(count + own, &list->n))
+	ret = list_firmware(vcpu, &ids);
+	if (!ret)
+		ret = list_own(vcpu, &ids);
+	if (ret)
+		return ret;
+	if (put_user(ids.count, &list->n))
 		return -EFAULT;
-	if (room < count + own)
-		return -E2BIG;
-	count = list_firmware(vcpu, list->reg, count);
-	if (count < 0)
-		return count;
-	own = list_own(vcpu, list->reg + count, own);
-	return own < 0 ? own : 0;
+	return ids.room < ids.count ? -E2BIG : 0;
 }
 
 /**

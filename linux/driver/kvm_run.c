@@ -205,7 +205,8 @@ static void sleep_while_stopped(struct vg_vcpu *vcpu)
  *
  * Task work and the like is done on the way to user space only, and what does
  * it is not open to modules: so the call goes there and is restarted, which
- * nobody sees.
+ * nobody sees.  If the handler of a signal runs on the way, it is not restarted,
+ * and was ended by that signal.
  */
 static enum step work(struct vg_vcpu *vcpu, int *ret)
 {
@@ -214,8 +215,10 @@ static enum step work(struct vg_vcpu *vcpu, int *ret)
 		return leave(ret, -EIO);
 	if (signal_pending(current))
 		return leave_by_signal(vcpu, ret);
-	if (test_thread_flag(TIF_NOTIFY_RESUME))
-		return leave(ret, -ERESTARTNOINTR);
+	if (test_thread_flag(TIF_NOTIFY_RESUME)) {
+		vcpu->run->exit_reason = KVM_EXIT_INTR;
+		return leave(ret, -ERESTARTNOHAND);
+	}
 	if (is_stopped(vcpu))
 		sleep_while_stopped(vcpu);
 	return GO_ON;
@@ -248,7 +251,6 @@ static enum step exit_fault(struct vg_vcpu *vcpu, const struct arm_smccc_1_2_reg
 		.flags = res->a3,
 		.esr = res->a4,
 		.sequence = res->a5,
-		.va = res->a6,
 		.access = res->a7,
 		.value = res->a8,
 	};
@@ -457,7 +459,7 @@ int vg_run(struct vg_vcpu *vcpu)
 	ret = run_with_signals(vcpu);
 	unblock_signals(vcpu);
 	/* Only who finds a signal pending restarts calls, and unblocking looks for one anew. */
-	if (ret == -ERESTARTNOINTR)
+	if (ret == -ERESTARTNOHAND)
 		set_tsk_thread_flag(current, TIF_SIGPENDING);
 	return ret;
 }

@@ -356,13 +356,12 @@ static int vcpu_begin(struct vg_vcpu *vcpu)
 	region = vg_pages_region(vm, order);
 	if (!region)
 		return -ENOMEM;
-	status = vg_call(VERDIGRIS_VCPU_CREATE, vm->handle, vcpu->index, region, NULL);
+	status = vg_call_give(VERDIGRIS_VCPU_CREATE, vm->handle, vcpu->index, region, NULL);
 	if (status) {
 		vg_vm_bug(vm, "VCPU_CREATE", status);
 		return -EIO;
 	}
 	vcpu->is_born = true;
-	vm->vcpu_count++;
 	/* Whoever finds it finds it complete. */
 	smp_store_release(&vm->vcpus[vcpu->index], vcpu);
 	return 0;

@@ -84,8 +84,7 @@ static void vm_end(struct kref *users)
 {
 	struct vg_vm *vm = container_of(users, struct vg_vm, users);
 
-	if (vm->is_registered)
-		vg_notifier_unregister(vm);
+	vg_notifier_unregister(vm);
 	vg_age_stop(vm);
 	end_in_firmware(vm);
 	vg_pages_release(vm);
@@ -161,7 +160,7 @@ static int begin_in_firmware(struct vg_vm *vm)
 	region = vg_pages_region(vm, order);
 	if (!region)
 		return -ENOMEM;
-	status = vg_call(VERDIGRIS_VM_CREATE, vm->ipa_bits, region, 0, &vm->handle);
+	status = vg_call_give(VERDIGRIS_VM_CREATE, vm->ipa_bits, region, 0, &vm->handle);
 	if (status) {
 		vm->handle = 0;
 		return status == VERDIGRIS_LIMIT ? -ENOSPC : -EIO;

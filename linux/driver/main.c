@@ -36,24 +36,27 @@ static int __init verdigris_init(void)
 	ret = verdigris_host_reset();
 	if (ret)
 		return ret;
-	/* Without it the module is of use still, and it has told why. */
+	if (raw) {
+		ret = raw_register();
+		if (ret)
+			return ret;
+	}
+	/*
+	 * Last, because it may be opened at once, and then nothing may fail any more.
+	 * Without it the module is of use still, and it has told why.
+	 */
 	if (kvm && vg_kvm_register())
 		kvm = false;
-	if (!raw)
-		return 0;
-	ret = raw_register();
-	if (ret && kvm)
-		vg_kvm_unregister();
-	return ret;
+	return 0;
 }
 module_init(verdigris_init);
 
 static void __exit verdigris_exit(void)
 {
-	if (raw)
-		raw_unregister();
 	if (kvm)
 		vg_kvm_unregister();
+	if (raw)
+		raw_unregister();
 }
 module_exit(verdigris_exit);
 
