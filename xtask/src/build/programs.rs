@@ -8,28 +8,29 @@ use super::{cargo, flat::flatten};
 use crate::setup::rust::{BARE_METAL, HOST_LINUX};
 use crate::{command, paths, progress};
 
+/// The profile of the host's programs (Cargo.toml): a panic unwinds, so that what a test set is put back.
+const PROFILE: &str = "program";
+
 /// Builds the hypercall suite, a static program of the host.
 pub fn suite() -> Result<PathBuf> {
-    let mut cargo = cargo();
-    cargo.args(["build", "--package", "verdigris-suite", "--release", "--target", HOST_LINUX]);
-    progress::step("building the suite", || command::run(&mut cargo))?;
-    Ok(paths::target().join(HOST_LINUX).join("release/verdigris-suite"))
+    program("verdigris-suite", "building the suite")
 }
 
 /// Builds the memory suite, a static program of the host.
 pub fn memory() -> Result<PathBuf> {
-    let mut cargo = cargo();
-    cargo.args(["build", "--package", "verdigris-memory", "--release", "--target", HOST_LINUX]);
-    progress::step("building the memory suite", || command::run(&mut cargo))?;
-    Ok(paths::target().join(HOST_LINUX).join("release/verdigris-memory"))
+    program("verdigris-memory", "building the memory suite")
 }
 
 /// Builds the virtual machine monitor, a static program of the host.
 pub fn vmm() -> Result<PathBuf> {
+    program("verdigris-vmm", "building the VMM")
+}
+
+fn program(package: &str, step: &'static str) -> Result<PathBuf> {
     let mut cargo = cargo();
-    cargo.args(["build", "--package", "verdigris-vmm", "--release", "--target", HOST_LINUX]);
-    progress::step("building the VMM", || command::run(&mut cargo))?;
-    Ok(paths::target().join(HOST_LINUX).join("release/verdigris-vmm"))
+    cargo.args(["build", "--package", package, "--profile", PROFILE, "--target", HOST_LINUX]);
+    progress::step(step, || command::run(&mut cargo))?;
+    Ok(paths::target().join(HOST_LINUX).join(PROFILE).join(package))
 }
 
 /// Builds the guest payload, a flat image that runs wherever it is loaded.
