@@ -3,12 +3,16 @@
 //!
 //! A process a test means that a test may panic, hang or be killed: the kernel closes its file, and the
 //! driver ends its VMs. So no test can find what another left; and where that is not to be taken on
-//! trust, [`run`] asks after each test whether all is as it was.
+//! trust, [`run`] has something done after each test, failed ones too.
 
-use std::io::{Read, pipe};
-use std::process::{Child, Command, ExitStatus, Stdio};
+mod process;
+
+use std::panic;
+use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use process::Ended;
 
 /// One test.
 pub struct Test {
@@ -16,7 +20,7 @@ pub struct Test {
     pub name: &'static str,
     /// Which run it belongs to.
     pub group: &'static str,
-    /// How long it may take, in seconds.
+    /// How long it may take, in seconds, where nothing is soaked ([`SOAK`]).
     pub seconds: u64,
     /// What it does: a panic is a failure, [`skip`] a skip.
     pub run: fn(),
@@ -41,7 +45,10 @@ const SKIPPED: i32 = 4;
 const SKIP_MARK: &str = "SKIP: ";
 /// Begins a line that is reported although the test passed.
 pub const FIGURE: &str = "figure: ";
-const GRACE: Duration = Duration::from_secs(5);
+/// Names the variable of the environment that has tests soak, for so many seconds each.
+pub const SOAK: &str = "VERDIGRIS_SOAK";
+/// The exit status of a panic, as of Rust's runtime.
+const PANICKED: i32 = 101;
 
 /// Ends the test as skipped.
 pub fn skip(reason: &str) -> ! {
@@ -50,84 +57,100 @@ pub fn skip(reason: &str) -> ! {
 }
 
 /// What became of a test.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
     Passed,
     Skipped(String),
     Failed(String),
 }
 
-/// Runs tests one after the other, and returns whether none failed. A test that passed has failed after all
-/// if `left_behind`, called once its process is gone, finds something.
-pub fn run(tests: &[&Test], left_behind: &dyn Fn() -> Result<(), String>) -> bool {
+/// Returns how long the environment has tests soak, if it says.
+pub fn soak() -> Option<Duration> {
+    let text = std::env::var(SOAK).ok()?;
+    text.parse().ok().map(Duration::from_secs)
+}
+
+/// Runs tests one after the other, and returns whether none failed. `afterwards` is called once a test's process is gone,
+/// whatever became of it: what it finds fails a test that had passed, and hides nothing of one that had not.
+pub fn run(tests: &[&Test], afterwards: &dyn Fn() -> Result<(), String>) -> bool {
     println!("KTAP version 1");
     println!("1..{}", tests.len());
     let mut failed = 0;
     for (index, test) in tests.iter().enumerate() {
         let began = Instant::now();
-        let (mut outcome, output) = run_one(test);
-        if let (Outcome::Passed, Err(what)) = (&outcome, left_behind()) {
-            outcome = Outcome::Failed(format!("afterwards: {what}"));
-        }
-        let (number, name) = (index + 1, test.name);
-        if !matches!(outcome, Outcome::Failed(_)) {
-            let figures = output.lines().filter(|line| line.starts_with(FIGURE));
-            figures.for_each(|line| println!("# {line}"));
-        }
-        match outcome {
-            Outcome::Passed => println!("ok {number} {name} # {} ms", began.elapsed().as_millis()),
-            Outcome::Skipped(reason) => println!("ok {number} {name} # SKIP {reason}"),
-            Outcome::Failed(reason) => {
-                failed += 1;
-                output.lines().for_each(|line| println!("# {line}"));
-                println!("# {reason}");
-                println!("not ok {number} {name}");
-            }
+        let (outcome, output) = run_one(test);
+        let outcome = with_rest(outcome, afterwards());
+        failed += u32::from(matches!(outcome, Outcome::Failed(_)));
+        for line in report(index + 1, test.name, &outcome, &output, began.elapsed()) {
+            println!("{line}");
         }
     }
     failed == 0
 }
 
+/// Runs a test in this process: what [`run`] starts, by `exec NAME`.
+///
+/// A panic unwinds, so a test may catch it. But nobody may be waiting for a thread: its panic ends the process at once, as
+/// failed.
+pub fn execute(test: &Test) {
+    let (own, tell) = (thread::current().id(), panic::take_hook());
+    panic::set_hook(Box::new(move |info| {
+        tell(info);
+        if thread::current().id() != own {
+            std::process::exit(PANICKED);
+        }
+    }));
+    (test.run)();
+}
+
 fn run_one(test: &Test) -> (Outcome, String) {
-    let (mut reader, writer) = pipe().expect("a pipe");
-    let output = writer.try_clone().expect("a pipe");
     let mut command = Command::new("/proc/self/exe");
-    command.args(["exec", test.name]).stdin(Stdio::null()).stdout(output).stderr(writer);
-    let mut child = command.spawn().expect("the suite can start itself");
-    drop(command);
-    let collector = thread::spawn(move || {
-        let mut bytes = Vec::new();
-        _ = reader.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    });
-    match wait(&mut child, Duration::from_secs(test.seconds)) {
-        Some(status) => {
-            let output = collector.join().expect("the collector doesn't panic");
-            (judge(status, &output), output)
+    command.args(["exec", test.name]);
+    let limit = Duration::from_secs(test.seconds) + soak().unwrap_or_default();
+    let (ended, output) = process::run(&mut command, limit);
+    let outcome = match ended {
+        Ended::By(status) => judge(status, &output),
+        Ended::Killed => Outcome::Failed(too_long(limit, "and was killed")),
+        Ended::Stuck => {
+            Outcome::Failed(too_long(limit, "and can't be killed: a call doesn't return"))
         }
-        None => (stop(child, test.seconds), String::new()),
-    }
-}
-
-fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let end = Instant::now() + limit;
-    loop {
-        if let Some(status) = child.try_wait().expect("a child of ours") {
-            return Some(status);
-        }
-        if Instant::now() > end {
-            return None;
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn stop(mut child: Child, seconds: u64) -> Outcome {
-    _ = child.kill();
-    let end = match wait(&mut child, GRACE) {
-        Some(_) => "and was killed",
-        None => "and can't be killed: a call doesn't return",
     };
-    Outcome::Failed(format!("it took more than {seconds} s, {end}"))
+    (outcome, output)
+}
+
+fn too_long(limit: Duration, end: &str) -> String {
+    format!("it took more than {} s, {end}", limit.as_secs())
+}
+
+/// Adds what was found afterwards.
+fn with_rest(outcome: Outcome, rest: Result<(), String>) -> Outcome {
+    match (outcome, rest) {
+        (outcome, Ok(())) => outcome,
+        (Outcome::Failed(why), Err(rest)) => Outcome::Failed(format!("{why}; afterwards: {rest}")),
+        (_, Err(rest)) => Outcome::Failed(format!("afterwards: {rest}")),
+    }
+}
+
+/// Makes the lines about a test: all that a failed one wrote, and the figures of another.
+fn report(
+    number: usize,
+    name: &str,
+    outcome: &Outcome,
+    output: &str,
+    took: Duration,
+) -> Vec<String> {
+    let is_shown = |line: &&str| matches!(outcome, Outcome::Failed(_)) || line.starts_with(FIGURE);
+    let mut lines: Vec<_> =
+        output.lines().filter(is_shown).map(|line| format!("# {line}")).collect();
+    match outcome {
+        Outcome::Passed => lines.push(format!("ok {number} {name} # {} ms", took.as_millis())),
+        Outcome::Skipped(reason) => lines.push(format!("ok {number} {name} # SKIP {reason}")),
+        Outcome::Failed(reason) => {
+            lines.extend(reason.lines().map(|line| format!("# {line}")));
+            lines.push(format!("not ok {number} {name}"));
+        }
+    }
+    lines
 }
 
 fn judge(status: ExitStatus, output: &str) -> Outcome {
@@ -161,5 +184,31 @@ mod tests {
         assert!(matches!(judge(ExitStatus::from_raw(6), ""), Outcome::Failed(_)));
         assert!(matches!(judge(ExitStatus::from_raw(101 << 8), ""), Outcome::Failed(_)));
         assert!(matches!(judge(ExitStatus::from_raw(0), ""), Outcome::Passed));
+    }
+
+    #[test]
+    fn what_is_found_afterwards_fails_a_test_and_hides_nothing() {
+        let failed = |why: &str| Outcome::Failed(why.into());
+        let left = || Err("a VM is left".to_owned());
+        assert_eq!(with_rest(Outcome::Passed, Ok(())), Outcome::Passed);
+        assert_eq!(with_rest(Outcome::Passed, left()), failed("afterwards: a VM is left"));
+        let skipped = || Outcome::Skipped("no disk".into());
+        assert_eq!(with_rest(skipped(), Ok(())), skipped());
+        assert_eq!(with_rest(skipped(), left()), failed("afterwards: a VM is left"));
+        assert_eq!(with_rest(failed("101"), Ok(())), failed("101"));
+        assert_eq!(with_rest(failed("101"), left()), failed("101; afterwards: a VM is left"));
+    }
+
+    #[test]
+    fn a_failed_test_shows_all_it_wrote_and_another_its_figures() {
+        let took = Duration::from_millis(12);
+        let told = |outcome| report(3, "age", &outcome, "left 1\nfigure: 5 calls\n", took);
+        assert_eq!(told(Outcome::Passed), ["# figure: 5 calls", "ok 3 age # 12 ms"]);
+        let skipped = told(Outcome::Skipped("no disk".into()));
+        assert_eq!(skipped, ["# figure: 5 calls", "ok 3 age # SKIP no disk"]);
+        let failed = told(Outcome::Failed("status 101\nand more".into()));
+        let expected =
+            ["# left 1", "# figure: 5 calls", "# status 101", "# and more", "not ok 3 age"];
+        assert_eq!(failed, expected);
     }
 }

@@ -99,7 +99,7 @@ fn is_chosen(test: &Test, group: Option<&str>, names: &[&str]) -> bool {
 fn execute(name: &str) -> ExitCode {
     match cases::all().find(|test| test.name == name) {
         Some(test) => {
-            (test.run)();
+            ktap::execute(test);
             ExitCode::SUCCESS
         }
         None => usage(),

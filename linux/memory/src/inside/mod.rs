@@ -17,9 +17,12 @@ mod userfault;
 mod vcpu;
 mod vm;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use verdigris_ktap::Test;
+
+use crate::settings::Settings;
 
 const USAGE: &str = "\
 usage: verdigris-memory COMMAND
@@ -62,11 +65,35 @@ fn test(mut options: &[&str]) -> ExitCode {
         eprintln!("no test has that name");
         return ExitCode::from(2);
     }
+    let found = Settings::read(Path::new("/"));
+    prepare_host();
+    let settings = Settings::read(Path::new("/"));
+    let before = leftovers::Leftovers::read();
+    let passed = verdigris_ktap::run(&chosen, &|| both(settings.restore(), before.compare()));
+    let restored = found.restore();
+    if let Err(what) = &restored {
+        eprintln!("{what}");
+    }
+    if passed && restored.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Joins what two had to say.
+fn both(one: Result<(), String>, other: Result<(), String>) -> Result<(), String> {
+    match (one, other) {
+        (Err(one), Err(other)) => Err(format!("{one}; {other}")),
+        (one, other) => one.and(other),
+    }
+}
+
+/// Turns off what would do to guests, at times of its own, what a test is about to do and to count.
+fn prepare_host() {
     // Stacks of threads would be huge too, and come first where tests look at what is reclaimed.
     counters::write("/sys/kernel/mm/transparent_hugepage/enabled", "madvise");
-    let before = leftovers::Leftovers::read();
-    let passed = verdigris_ktap::run(&chosen, &|| before.compare());
-    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let balancing = Path::new("/proc/sys/kernel/numa_balancing");
+    if balancing.exists() {
+        // It takes pages from the guest, to see on which node they are used.
+        counters::write(balancing, "0");
+    }
 }
 
 /// A named test is chosen from any group, unless one is given; without names, all of a group are.
@@ -82,7 +109,7 @@ fn is_chosen(test: &Test, group: Option<&str>, names: &[&str]) -> bool {
 fn execute(name: &str) -> ExitCode {
     match cases::all().find(|test| test.name == name) {
         Some(test) => {
-            (test.run)();
+            verdigris_ktap::execute(test);
             ExitCode::SUCCESS
         }
         None => usage(),
