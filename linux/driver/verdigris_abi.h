@@ -199,7 +199,7 @@
 #define VERDIGRIS_RUN_INJECT_ABORT 0x2ULL
 /* VCPU_RUN: step over the instruction of the last fault. */
 #define VERDIGRIS_RUN_SKIP 0x4ULL
-/* EXIT_FAULT x3: the access was a write. */
+/* EXIT_FAULT x3: the access was a write; a table walk or cache maintenance that needs the right to. */
 #define VERDIGRIS_FAULT_WRITE 0x1ULL
 /* EXIT_FAULT x3: the access was an instruction fetch. */
 #define VERDIGRIS_FAULT_EXEC 0x2ULL

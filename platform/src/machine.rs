@@ -55,6 +55,16 @@ impl Machine {
         self.memory.iter().map(|region| region.bytes()).sum()
     }
 
+    /// Lists what is reserved for good: memory that the host never takes for its own.
+    ///
+    /// It does take the ramdisk's, reserved by loaders until it was unpacked, and what is `reusable`.
+    pub fn reserved_for_good(&self) -> impl Iterator<Item = Region> {
+        let is_lent = |reserved: &&Reserved| {
+            reserved.is_reusable || self.ramdisk.is_some_and(|at| reserved.is_for(at))
+        };
+        self.reserved.iter().filter(move |reserved| !is_lent(reserved)).map(|item| item.region)
+    }
+
     /// Tells whether all of a range is RAM, reserved or not.
     pub fn is_memory(&self, range: Region) -> bool {
         self.memory.iter().any(|memory| memory.contains(range))
@@ -80,6 +90,15 @@ pub struct Reserved {
     pub region: Region,
     /// Whether the host may not even map it.
     pub no_map: bool,
+    /// Whether the host has it until a driver wants it (`reusable`, as for contiguous memory).
+    pub is_reusable: bool,
+}
+
+impl Reserved {
+    /// Tells whether it is reserved for the very thing that is there, as U-Boot does for tree and ramdisk.
+    pub fn is_for(&self, at: Region) -> bool {
+        !self.no_map && self.region.start().page() == at.start().page()
+    }
 }
 
 /// The instruction that a firmware interface is called by.

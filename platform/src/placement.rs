@@ -148,10 +148,9 @@ fn check_part(machine: &Machine, part: Part, at: Region) -> Result<(), Placement
     }
 }
 
-/// Tells whether memory is reserved for the very part that is there, as U-Boot does for tree and ramdisk.
+/// Tells whether memory is reserved for the very part that is there.
 fn is_reserved_for(part: Part, at: Region, reserved: &Reserved) -> bool {
-    let may_be = matches!(part, Part::Tree | Part::Ramdisk) && !reserved.no_map;
-    may_be && reserved.region.start().page() == at.start().page()
+    matches!(part, Part::Tree | Part::Ramdisk) && reserved.is_for(at)
 }
 
 /// Checks what Linux asks of addresses (`Documentation/arch/arm64/booting.rst`).

@@ -67,7 +67,7 @@ items! { Flag: u64;
     #[doc = "VCPU_RUN: step over the instruction of the last fault."]
     RUN_SKIP = 1 << 2;
 
-    #[doc = "EXIT_FAULT x3: the access was a write."]
+    #[doc = "EXIT_FAULT x3: the access was a write; a table walk or cache maintenance that needs the right to."]
     FAULT_WRITE = 1 << 0;
     #[doc = "EXIT_FAULT x3: the access was an instruction fetch."]
     FAULT_EXEC = 1 << 1;

@@ -86,7 +86,10 @@ fn parts_must_be_in_memory() {
 fn reserved_memory_is_in_the_way_unless_it_is_the_parts_own() {
     let reserve = |start, end, no_map| {
         check_with(|machine| {
-            machine.reserved.push(Reserved { region: region(start, end), no_map }).unwrap();
+            machine
+                .reserved
+                .push(Reserved { region: region(start, end), no_map, is_reusable: false })
+                .unwrap();
         })
     };
     let other = |result| match result {

@@ -66,7 +66,7 @@ pub fn reserved(
     for (address, bytes) in blob::reservations(dtb, blocks) {
         let region = Region::with_size(Pa(address), bytes);
         let region = region.ok_or(Error::Invalid("list of memory reservations"))?;
-        add_reserved(&mut reserved, region, false)?;
+        add_reserved(&mut reserved, Reserved { region, ..Default::default() })?;
     }
     let Some(parent) = node::child(&node::root(tree)?, "reserved-memory")? else {
         return Ok(reserved);
@@ -79,20 +79,18 @@ pub fn reserved(
             continue;
         }
         let no_map = node::property(&child, "no-map")?.is_some();
+        let is_reusable = node::property(&child, "reusable")?.is_some();
         for region in cells.regions(reg, "reg of a child of /reserved-memory")? {
-            add_reserved(&mut reserved, region?, no_map)?;
+            let region = region?;
+            add_reserved(&mut reserved, Reserved { region, no_map, is_reusable })?;
         }
     }
     Ok(reserved)
 }
 
-fn add_reserved(
-    reserved: &mut List<Reserved, MAX_REGIONS>,
-    region: Region,
-    no_map: bool,
-) -> Result<(), Error> {
-    if region.is_empty() {
+fn add_reserved(reserved: &mut List<Reserved, MAX_REGIONS>, new: Reserved) -> Result<(), Error> {
+    if new.region.is_empty() {
         return Ok(());
     }
-    reserved.push(Reserved { region, no_map }).map_err(|Full| TOO_MANY_RESERVED)
+    reserved.push(new).map_err(|Full| TOO_MANY_RESERVED)
 }

@@ -116,6 +116,32 @@ fn reads_every_kind_of_reserved_memory() {
     assert_eq!(found, expected);
 }
 
+/// Linux gives the pages of the ramdisk to everybody once it is unpacked, and lends those of `reusable` ranges.
+#[test]
+fn what_the_host_takes_for_its_own_is_not_reserved_for_good() {
+    let mut tree = small_machine();
+    tree.reservations.push((0x4100_0000, 0x2000));
+    tree.reservations.push((0x4800_0000, 0x2_0000));
+    tree.begin("reserved-memory").cells("#address-cells", &[2]).cells("#size-cells", &[2]);
+    tree.begin("tee@1").cells("reg", &[0, 0x5000_0000, 0, 0x1000]).property("no-map", b"").end();
+    tree.begin("linux,cma").cells("reg", &[0, 0x5800_0000, 0, 0x80_0000]);
+    tree.property("compatible", b"shared-dma-pool\0").property("reusable", b"").end();
+    tree.end().end();
+    let mut machine = parse(&tree.build()).unwrap();
+    let kept = |machine: &Machine| machine.reserved_for_good().collect::<Vec<_>>();
+    let (ours, ramdisk, tee) = (
+        region(0x4100_0000, 0x4100_2000),
+        region(0x4800_0000, 0x4802_0000),
+        region(0x5000_0000, 0x5000_1000),
+    );
+    machine.ramdisk = None;
+    assert_eq!(kept(&machine), [ours, ramdisk, tee]);
+    machine.ramdisk = Some(region(0x4800_0000, 0x4801_86a0));
+    assert_eq!(kept(&machine), [ours, tee]);
+    machine.ramdisk = Some(region(0x5000_0000, 0x5000_0800));
+    assert_eq!(kept(&machine), [ours, ramdisk, tee], "what must not be mapped is nobody's ramdisk");
+}
+
 /// Builds a tree with these CPUs: `reg` and whether PSCI starts them.
 fn parse_cpus(address_cells: u32, cpus: &[(&[u32], bool)]) -> Result<Machine, Error> {
     let mut tree = Builder::default();

@@ -98,7 +98,7 @@ pub fn init(machine: &Machine, kept: Kept) -> Result<(), Error> {
     let words = unsafe { take_slice::<AtomicU32>(range.start().0, bytes) };
     init_pool(range.start().0 + bytes..range.end().0);
     let ram = Ranges::of(machine.memory.iter().copied(), Region::whole_pages);
-    let reserved = Ranges::of(machine.reserved.iter().map(|reserved| reserved.region), outwards);
+    let reserved = Ranges::of(machine.reserved_for_good(), outwards);
     let table = Ownership::new(ram.as_slice(), reserved.as_slice(), words)?;
     for page in kept.region.start().page()..kept.region.end().page() {
         match table.keep_for_el2(&PaRange::new(page * PAGE_SIZE, 1)?) {

@@ -34,9 +34,8 @@ const VCPUS: usize = 3;
 const POINTS: [&str; 5] = ["after_lookup", "before_map", "after_map", "in_wait", "after_begin"];
 const PARAMETERS: &str = "/sys/module/verdigris/parameters";
 
-fn seconds() -> u64 {
-    let text = std::env::var("VERDIGRIS_SOAK").ok();
-    text.and_then(|text| text.parse().ok()).unwrap_or(SECONDS)
+fn length() -> Duration {
+    verdigris_ktap::soak().unwrap_or(Duration::from_secs(SECONDS))
 }
 
 fn disturber(seed: u64) -> Disturber {
@@ -49,13 +48,13 @@ fn group_of(process: u32) -> String {
 
 /// Everything that keeps the guest's bytes: disturbances of all kinds, a log that is copied by, slots that come and go;
 /// for some time, and until each kind of disturbance had its turn.
-fn run(disturber: &Disturber, kind: Kind, time: Duration) {
+fn run(disturber: &Disturber, kind: Kind, time: Option<Duration>) {
     let guest = Arc::new(Guest::new(kind, 3 * BLOCK));
     let other = Region::new(Kind::Pages, 16 * PAGE).expect("memory");
     let ledger = Ledger::start(&guest, VCPUS);
-    let end = Instant::now() + time;
+    let began = Instant::now();
     let (mut copied, mut done) = (0, 0);
-    while Instant::now() < end || done < KINDS.len() {
+    while time.is_none_or(|time| began.elapsed() < time) || done < KINDS.len() {
         disturber.disturb(&guest.data, None);
         done += 1;
         match disturber.random(8) {
@@ -83,8 +82,8 @@ fn everything_at_once() {
     swap::ensure();
     sys::make_interruptible();
     let disturber = disturber(1);
-    let time = Duration::from_secs(seconds()) / region::KINDS.len() as u32;
-    region::KINDS.into_iter().for_each(|kind| run(&disturber, kind, time));
+    let time = length() / region::KINDS.len() as u32;
+    region::KINDS.into_iter().for_each(|kind| run(&disturber, kind, Some(time)));
     disturber.prove();
 }
 
@@ -93,7 +92,7 @@ fn victim() {
     sys::make_interruptible();
     let seed = u64::from(std::process::id());
     let kind = region::KINDS[seed as usize % region::KINDS.len()];
-    run(&disturber(seed), kind, Duration::from_secs(500));
+    run(&disturber(seed), kind, None);
 }
 
 fn start_victim() -> Child {
@@ -154,9 +153,10 @@ fn at_some_moment(victim: &mut Child, round: u64, act: impl FnOnce(i32)) {
     act(victim.id() as i32);
 }
 
-/// How many rounds there are: so many at least that each point is named.
-fn rounds() -> u64 {
-    (2 * POINTS.len() as u64).max(seconds() / 4)
+/// Counts rounds: so many that each point is named, and then for as long as a soak is.
+fn rounds() -> impl Iterator<Item = u64> {
+    let (began, soak) = (Instant::now(), verdigris_ktap::soak().unwrap_or_default());
+    (0..).take_while(move |&round| round < 2 * POINTS.len() as u64 || began.elapsed() < soak)
 }
 
 fn threads(process: i32) -> Vec<i32> {
@@ -168,7 +168,7 @@ fn threads(process: i32) -> Vec<i32> {
 fn killed_at_any_moment() {
     swap::ensure();
     let before = Leftovers::read_all();
-    for round in 0..rounds() {
+    for round in rounds() {
         let mut victim = start_victim();
         at_some_moment(&mut victim, round, |process| {
             let threads = threads(process);
@@ -186,7 +186,7 @@ fn stopped_at_any_moment() {
     swap::ensure();
     let before = Leftovers::read_all();
     let mut victim = start_victim();
-    for round in 0..rounds() {
+    for round in rounds() {
         at_some_moment(&mut victim, round, |process| sys::signal_process(process, libc::SIGSTOP));
         let group = format!("/sys/fs/cgroup/{}", group_of(victim.id()));
         _ = fs::write(format!("{group}/memory.reclaim"), "4M");
