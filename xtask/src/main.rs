@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod check;
 mod command;
+mod complaints;
 mod conformance;
 mod console;
 mod display;

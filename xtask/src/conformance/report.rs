@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::complaints::is_complaint;
 use crate::console::Sink;
 
 /// `BEGIN number`, at the start of a line.
@@ -108,8 +109,11 @@ impl<F: FnMut(Ended)> Sink for Reader<F> {
 
 fn judge(status: i32, seconds: f32, busy_seconds: f32, lines: &[String]) -> Verdict {
     let limit = LIMIT.as_secs_f32();
-    if let Some(warning) = lines.iter().position(|line| is_kernel_warning(line)) {
-        return Verdict::Fail(format!("the host's kernel warns\n{}", failure(&lines[warning..])));
+    if let Some(warning) = lines.iter().position(|line| is_complaint(line)) {
+        return Verdict::Fail(format!(
+            "the host's kernel complains\n{}",
+            failure(&lines[warning..])
+        ));
     }
     match status {
         0 => skip_reason(lines).map_or(Verdict::Pass, Verdict::Skip),
@@ -121,17 +125,6 @@ fn judge(status: i32, seconds: f32, busy_seconds: f32, lines: &[String]) -> Verd
         )),
         _ => Verdict::Fail(format!("status {status}\n{}", failure(lines))),
     }
-}
-
-fn is_kernel_warning(line: &str) -> bool {
-    // Only the kernel's own lines begin with its clock.
-    let Some((_, text)) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) else {
-        return false;
-    };
-    let text = text.trim_start();
-    ["WARNING: CPU", "WARNING: possible", "BUG: ", "Internal error", "Unable to handle kernel"]
-        .iter()
-        .any(|start| text.starts_with(start))
 }
 
 /// Finds why a test was skipped: `1..0 # SKIP - reason`, or `reason, skipping test`.
@@ -149,7 +142,7 @@ fn skip_reason(lines: &[String]) -> Option<String> {
 fn failure(lines: &[String]) -> String {
     let told = |line: &&String| !line.trim().is_empty() && !line.contains("addr2line");
     let assertion = lines.iter().rposition(|line| line.contains("Test Assertion Failure"));
-    let kernel = lines.first().is_some_and(|line| is_kernel_warning(line));
+    let kernel = lines.first().is_some_and(|line| is_complaint(line));
     let from = match assertion {
         _ if kernel => 0,
         Some(at) => at,

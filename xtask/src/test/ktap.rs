@@ -1,7 +1,8 @@
 //! Reads KTAP, the format in which the suite reports from inside the host
 //! (Linux, Documentation/dev-tools/ktap.rst).
 //!
-//! What is missing counts: a test that the plan promises and no line reports has failed.
+//! What is missing counts: a test that the plan promises and no line reports has failed. A plan of no tests
+//! is kept to by none.
 
 use super::tally::{Test, Verdict};
 
@@ -12,8 +13,7 @@ pub fn read(lines: &[String]) -> Vec<Test> {
     let mut notes = Vec::new();
     for line in lines {
         let line = line.trim();
-        if let Some(count) = line.strip_prefix("1..").and_then(|count| count.parse::<usize>().ok())
-        {
+        if let Some(count) = plan(line) {
             planned = Some(planned.unwrap_or(0) + count);
         } else if let Some(note) = line.strip_prefix("# ") {
             notes.push(note.to_owned());
@@ -31,6 +31,12 @@ pub fn read(lines: &[String]) -> Vec<Test> {
         Some(_) => {}
     }
     tests
+}
+
+/// Reads `1..N`, behind which a remark may stand.
+fn plan(line: &str) -> Option<usize> {
+    let (count, _remark) = line.strip_prefix("1..")?.split_once('#').unwrap_or((&line[3..], ""));
+    count.trim().parse().ok()
 }
 
 fn failed(name: &str, why: String) -> Test {
@@ -82,7 +88,16 @@ mod tests {
     #[test]
     fn what_is_missing_has_failed() {
         assert!(matches!(verdicts("KTAP version 1")[0].1, Verdict::Failed(_)));
+        assert!(matches!(verdicts("1.. # 0")[0].1, Verdict::Failed(_)));
         let cut = verdicts("1..2\nok 1 map\nok");
         assert!(matches!(cut[1].1, Verdict::Failed(_)), "{cut:?}");
+    }
+
+    #[test]
+    fn a_plan_of_nothing_is_kept_by_nothing() {
+        assert_eq!(verdicts("KTAP version 1\n1..0 # SKIP no test has such a name"), []);
+        assert_eq!(verdicts("KTAP version 1\n1..0"), []);
+        let more = verdicts("1..0\nok 1 map");
+        assert!(matches!(more[1].1, Verdict::Failed(_)), "{more:?}");
     }
 }

@@ -1,245 +1,24 @@
 //! Tests that run in machines: each run is a fresh one, two at a time.
 //!
-//! A run is data: a name, a CPU model, how many CPUs, the firmware's feature mask, what the host is
-//! to do. Its log is under its name in target/logs.
+//! What is run is data ([`super::runs`]). A log is under its run's name in target/logs.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use verdigris_qemu::Machine;
 
+use super::runs::{Judge, Run, SOAK_WORD, Skips, run};
 use super::tally::{Tally, Test, Verdict};
 use super::{Context, ktap};
-use crate::build::Profile;
-use crate::check;
-use crate::console::Sink;
-use crate::lab::{Below, Lab, TIMEOUT, Transcript, Trial};
+use crate::complaints;
+use crate::console::{Outcome, Sink};
+use crate::lab::{Below, Lab, Trial};
 use crate::paths;
 
 /// Machines that run at the same time.
 const AT_ONCE: usize = 2;
-
-/// One run, as data.
-#[derive(Clone, Copy, Debug)]
-pub struct Run {
-    name: &'static str,
-    cpu: &'static str,
-    smp: u32,
-    memory_gib: u64,
-    profile: Profile,
-    firmware_args: &'static str,
-    /// Whether the host has EL2 to itself and no firmware below it: what is asked of `/dev/kvm`
-    /// must be true of Linux's own.
-    own_kvm: bool,
-    driver: Option<&'static str>,
-    /// Whether the host's root has the memory suite.
-    memory: bool,
-    /// How long the machine may run, besides what it soaks.
-    timeout: Duration,
-    /// Whether its command is the virtual machine monitor's.
-    vmm: bool,
-    command: &'static str,
-    judge: Judge,
-    /// How long the user has it soak: [`SOAK_WORD`] of its command becomes that many seconds.
-    soaks: bool,
-}
-
-/// How a run is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Judge {
-    /// By the status of its command: one test.
-    Status,
-    /// By what it reports in KTAP: many tests.
-    Ktap,
-}
-
-const fn run(name: &'static str, cpu: &'static str, smp: u32) -> Run {
-    Run {
-        name,
-        cpu,
-        smp,
-        memory_gib: 1,
-        profile: Profile::Release,
-        firmware_args: "",
-        own_kvm: false,
-        driver: Some("raw=1"),
-        memory: false,
-        timeout: TIMEOUT,
-        vmm: false,
-        command: "verdigris-suite test --group suite",
-        judge: Judge::Ktap,
-        soaks: false,
-    }
-}
-
-const fn masked(name: &'static str, firmware_args: &'static str) -> Run {
-    Run { firmware_args, ..run(name, "max", 4) }
-}
-
-const fn soak(run: Run) -> Run {
-    Run { command: SOAK, judge: Judge::Status, soaks: true, ..run }
-}
-
-/// Linux does everything to guests at once, and their VMMs are killed and stopped.
-const fn soak_memory(run: Run) -> Run {
-    let timeout = Duration::from_secs(1200);
-    Run { memory: true, memory_gib: 2, command: SOAK_MEMORY, timeout, soaks: true, ..run }
-}
-
-const fn group(run: Run, command: &'static str) -> Run {
-    Run { command, ..run }
-}
-
-const fn status(run: Run, command: &'static str) -> Run {
-    Run { command, judge: Judge::Status, ..run }
-}
-
-/// Boots without the driver: what must work before anything else does.
-const BOOTED: &str = "test $(nproc) = $(grep -c ^processor /proc/cpuinfo) && echo booted";
-const SWEEP_COMMAND: &str = "verdigris-suite test --group sweep";
-const HOTPLUG_COMMAND: &str = "verdigris-suite test --group hotplug";
-const ROLLOVER_COMMAND: &str = "verdigris-suite test --group rollover";
-const SOAK_WORD: &str = "SECONDS";
-const SOAK: &str = "verdigris-suite soak SECONDS";
-const SOAK_MEMORY: &str = "VERDIGRIS_SOAK=SECONDS verdigris-memory test at_once at_any_moment";
-const DEMO: &str = "verdigris-vmm demo";
-const DEMO_FAILS: &str =
-    "verdigris-vmm demo | tee /tmp/demo; grep -q '^WRONG: not the cold' /tmp/demo";
-
-const fn boot(name: &'static str, cpu: &'static str, smp: u32) -> Run {
-    Run { driver: None, ..status(run(name, cpu, smp), BOOTED) }
-}
-
-/// The driver is loaded as a user has it.
-const fn demo(run: Run) -> Run {
-    Run { vmm: true, driver: Some(""), ..status(run, DEMO) }
-}
-
-const fn own_kvm(run: Run) -> Run {
-    Run { own_kvm: true, driver: None, ..run }
-}
-
-/// The host boots. The last has no firmware: its own KVM is what the driver's is compared with.
-pub const BOOT: &[Run] = &[
-    boot("boot-max", "max", 4),
-    boot("boot-neoverse-n1", "neoverse-n1", 4),
-    boot("boot-cortex-a57", "cortex-a57", 4),
-    boot("boot-cortex-a76", "cortex-a76", 2),
-    boot("boot-max-1", "max", 1),
-    status(own_kvm(run("boot-own-kvm", "max", 4)), "test -c /dev/kvm && echo booted"),
-];
-
-/// The hypercall suite. The first is the one that passes on the oldest QEMU too; it has memory
-/// enough for a block of 1 GiB, which the others skip.
-pub const SUITE: &[Run] = &[
-    Run { memory_gib: 3, ..run("suite-max", "max", 4) },
-    Run { profile: Profile::Checked, ..run("suite-checked", "max", 4) },
-    masked("suite-max-no-ha", "ha=off"),
-    masked("suite-max-no-hd", "hd=off"),
-    masked("suite-max-no-epoch", "epoch=off"),
-    masked("suite-max-bbm0", "bbm=0"),
-    masked("suite-max-no-tlbirange", "tlbirange=off"),
-    masked("suite-max-no-fwb", "fwb=off"),
-    masked("suite-max-vmid8", "vmid=8"),
-    run("suite-neoverse-n1", "neoverse-n1", 4),
-    run("suite-cortex-a57", "cortex-a57", 4),
-    run("suite-max-1", "max", 1),
-    run("suite-neoverse-n1-1", "neoverse-n1", 1),
-    run("suite-cortex-a57-1", "cortex-a57", 1),
-    run("suite-cortex-a55-1", "cortex-a55", 1),
-];
-
-/// CPUs come and go.
-pub const HOTPLUG: &[Run] = &[
-    group(run("hotplug-max", "max", 4), HOTPLUG_COMMAND),
-    group(run("hotplug-neoverse-n1", "neoverse-n1", 4), HOTPLUG_COMMAND),
-    group(run("hotplug-cortex-a57", "cortex-a57", 4), HOTPLUG_COMMAND),
-];
-
-/// More VMs than VMIDs.
-pub const ROLLOVER: &[Run] = &[
-    group(Run { firmware_args: "vmid=3", ..run("rollover-max", "max", 4) }, ROLLOVER_COMMAND),
-    group(Run { firmware_args: "vmid=4", ..run("rollover-max-4", "max", 2) }, ROLLOVER_COMMAND),
-    group(
-        Run { firmware_args: "vmid=3", ..run("rollover-cortex-a57", "cortex-a57", 4) },
-        ROLLOVER_COMMAND,
-    ),
-];
-
-/// Everything at once, for a minute or as long as the user says.
-pub const SOAKS: &[Run] = &[
-    soak(run("soak-max", "max", 4)),
-    soak(masked("soak-max-no-ha", "ha=off")),
-    soak(run("soak-neoverse-n1", "neoverse-n1", 4)),
-    soak(run("soak-cortex-a76", "cortex-a76", 4)),
-    soak(run("soak-cortex-a57", "cortex-a57", 4)),
-    // The firmware checks itself, and the VMs that come and go use up the VMIDs.
-    Run {
-        profile: Profile::Checked,
-        firmware_args: "vmid=3",
-        ..soak(run("soak-checked", "max", 4))
-    },
-    soak_memory(run("soak-memory-max", "max", 4)),
-    soak_memory(masked("soak-memory-max-no-ha", "ha=off")),
-    soak_memory(run("soak-memory-cortex-a57", "cortex-a57", 4)),
-];
-
-/// The encoding sweep.
-pub const SWEEP: &[Run] = &[
-    group(run("sweep-max", "max", 1), SWEEP_COMMAND),
-    group(run("sweep-neoverse-n1", "neoverse-n1", 1), SWEEP_COMMAND),
-    group(run("sweep-cortex-a57", "cortex-a57", 1), SWEEP_COMMAND),
-];
-
-const fn memory(run: Run) -> Run {
-    let (command, timeout) = ("verdigris-memory test", Duration::from_secs(2400));
-    Run { memory: true, memory_gib: 2, command, timeout, ..run }
-}
-
-/// What Linux does to the memory of guests.
-pub const MEMORY: &[Run] = &[
-    memory(run("memory-max", "max", 4)),
-    memory(masked("memory-max-no-ha", "ha=off")),
-    memory(run("memory-cortex-a57", "cortex-a57", 4)),
-    placement(run("memory-placement-max", "max", 4)),
-    placement(masked("memory-placement-max-no-ha", "ha=off")),
-    placement(run("memory-placement-cortex-a57", "cortex-a57", 4)),
-];
-
-/// Huge pages and migration, on a machine whose memory is not in pieces yet.
-const fn placement(run: Run) -> Run {
-    group(memory(run), "verdigris-memory test --group placement")
-}
-
-/// The same program on Linux's own KVM: what a test says of Linux must be so.
-pub const MEMORY_KVM: &[Run] = &[
-    memory(own_kvm(run("memory-kvm-max", "max", 4))),
-    memory(own_kvm(run("memory-kvm-cortex-a57", "cortex-a57", 4))),
-    placement(own_kvm(run("memory-kvm-placement-max", "max", 4))),
-];
-
-/// What ageing, reclaim and faults cost, with and without the flush epoch.
-pub const FIGURES: &[Run] =
-    &[figures(run("figures-max", "max", 4)), figures(masked("figures-max-no-epoch", "epoch=off"))];
-
-const fn figures(run: Run) -> Run {
-    group(memory(run), "verdigris-memory test --group figures")
-}
-
-/// The demonstration, as `cargo xtask run` shows it.
-pub const RUN: &[Run] = &[
-    demo(run("run-max", "max", 4)),
-    demo(run("run-cortex-a57", "cortex-a57", 2)),
-    // It can fail: where the driver calls every page old, Linux takes what was there first, the hot half.
-    Run {
-        driver: Some("age_answers=0"),
-        ..status(demo(run("run-max-no-answers", "max", 4)), DEMO_FAILS)
-    },
-    // What it says of Linux must be so on Linux's own KVM.
-    own_kvm(demo(run("run-own-kvm", "max", 4))),
-];
 
 /// Runs the wanted machines of a part, and counts each as it ends.
 pub fn test(runs: &'static [Run], part: &str, context: &Context, tally: &mut Tally) -> Result<()> {
@@ -309,6 +88,9 @@ fn next(queue: &Mutex<VecDeque<&'static Run>>) -> Option<&'static Run> {
 
 fn report(run: &Run, result: Result<Vec<Test>>, tally: &mut Tally) {
     match result {
+        Ok(tests) if tests.is_empty() => {
+            tally.note(&format!("{}: none of its tests has such a name", run.name));
+        }
         Ok(tests) => {
             for test in tests {
                 let name = format!("{}: {}", run.name, test.name);
@@ -320,20 +102,53 @@ fn report(run: &Run, result: Result<Vec<Test>>, tally: &mut Tally) {
 }
 
 impl Run {
+    /// Tells whether words of the user's choose among its tests; what soaks has its own.
+    fn is_narrowed_by(&self, only: &[String]) -> bool {
+        self.memory && self.soaks == 0 && !only.is_empty()
+    }
+
+    /// Lets tests that were skipped and should not have been count as failed.
+    fn forbid_skips(&self, tests: &mut [Test]) {
+        let Skips::Only(expected) = self.skips else { return };
+        for test in tests.iter_mut().filter(|test| !expected.contains(&test.name.as_str())) {
+            if let Verdict::Skipped(why) = &test.verdict {
+                let why =
+                    format!("it was skipped, which nothing on this machine is a reason for: {why}");
+                test.verdict = Verdict::Failed(why);
+            }
+        }
+    }
+
+    /// Judges the machine, where its tests one by one don't tell all.
+    fn whole(&self, tests: &[Test], outcome: &Outcome, is_narrowed: bool) -> Option<Test> {
+        // The suite's own failures are counted already.
+        let failed = tests.iter().any(|test| matches!(test.verdict, Verdict::Failed(_)));
+        let why = if failed { outcome.failure() } else { outcome.problem() };
+        let is_empty = self.judge == Judge::Ktap && tests.is_empty() && !is_narrowed;
+        let why = why.or_else(|| is_empty.then(|| "no test ran".into()));
+        if self.judge == Judge::Ktap && why.is_none() {
+            return None;
+        }
+        let verdict = why.map_or(Verdict::Passed, |why| {
+            let log = paths::log(self.name);
+            Verdict::Failed(format!("{why}; see {}\n{}", log.display(), outcome.tail_text()))
+        });
+        Some(Test { name: "the run".into(), verdict })
+    }
+
     fn trial(&self, soak: Duration) -> Trial {
         let (cpu, memory_bytes) = (self.cpu.into(), self.memory_gib << 30);
         // Two nodes, so that pages can migrate from one to the other.
         let nodes = if self.memory { 2 } else { 1 };
         let machine = Machine { cpu, smp: self.smp, memory_bytes, nodes, ..Machine::default() };
         let command = self.command.replace(SOAK_WORD, &soak.as_secs().to_string());
-        let more = if self.soaks { soak } else { Duration::ZERO };
         Trial {
             below: match self.own_kvm {
                 true => Below::OwnKvm,
                 false => Below::Firmware(self.profile, self.firmware_args.to_owned()),
             },
             driver: self.driver.map(str::to_owned),
-            timeout: self.timeout + more,
+            timeout: self.timeout + soak * self.soaks,
             vmm: self.vmm,
             ..Trial::new(self.name, machine, &command)
         }
@@ -348,23 +163,33 @@ struct Told {
     name: &'static str,
     shows_all: bool,
     lines: Vec<String>,
+    /// The lines of the job, and those of the host's boot and end.
+    console: Vec<String>,
 }
 
 impl Sink for Told {
+    fn boot_line(&mut self, line: &str) {
+        self.console.push(line.to_owned());
+    }
+
     fn job_line(&mut self, line: &str) -> Option<String> {
         if self.shows_all || line.starts_with(FIGURE) {
             println!("{}: {}", self.name, line.strip_prefix(FIGURE).unwrap_or(line));
         }
         self.lines.push(line.to_owned());
+        self.console.push(line.to_owned());
         None
     }
 }
 
 fn run_one(lab: &Lab, run: &Run, soak: Duration, only: &[String]) -> Result<Vec<Test>> {
-    let mut told = Told { name: run.name, shows_all: run.soaks, lines: Vec::new() };
+    let (lines, console) = Default::default();
+    let mut told = Told { name: run.name, shows_all: run.soaks > 0, lines, console };
     let mut trial = run.trial(soak);
     if run.memory {
         trial.overlays.push(lab.memory_root()?);
+    }
+    if run.is_narrowed_by(only) {
         only.iter().for_each(|word| trial.command += &format!(" {word}"));
     }
     let outcome = lab.run(&trial, &mut told)?;
@@ -372,71 +197,97 @@ fn run_one(lab: &Lab, run: &Run, soak: Duration, only: &[String]) -> Result<Vec<
         Judge::Ktap => ktap::read(&told.lines),
         Judge::Status => Vec::new(),
     };
-    // The suite's own failures are counted one by one.
-    let told = tests.iter().any(|test| matches!(test.verdict, Verdict::Failed(_)));
-    let why = if told { outcome.failure() } else { outcome.problem() };
-    if run.judge == Judge::Status || why.is_some() {
-        let log = paths::log(run.name);
-        let verdict = why.map_or(Verdict::Passed, |why| {
-            Verdict::Failed(format!("{why}; see {}\n{}", log.display(), outcome.tail_text()))
-        });
-        tests.push(Test { name: "the run".into(), verdict });
-    }
+    run.forbid_skips(&mut tests);
+    tests.extend(complaint(&told.console));
+    tests.extend(run.whole(&tests, &outcome, run.is_narrowed_by(only)));
     Ok(tests)
 }
 
-/// Compares the host with and without the firmware, on each machine.
-pub fn check(context: &Context, tally: &mut Tally) -> Result<()> {
-    let lab = context.lab()?;
-    lab.prepare(Profile::Release)?;
-    for &(cpu, mte) in check::MACHINES {
-        let result = check::compare(lab, cpu, mte).and_then(|differences| {
-            ensure!(differences.is_empty(), "{}", differences.join("; "));
-            Ok(())
-        });
-        tally.judge(&check::machine_name(cpu, mte), &result);
+/// Makes a failed test of what the kernel, the driver or the firmware complain about.
+fn complaint(console: &[String]) -> Option<Test> {
+    let verdict = Verdict::Failed(complaints::first(console)?);
+    Some(Test { name: "complaints on the console".into(), verdict })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::runs::{FIGURES, MEMORY, MEMORY_KVM, SOAKS, SUITE};
+    use super::*;
+
+    fn test(name: &str, verdict: Verdict) -> Test {
+        Test { name: name.into(), verdict }
     }
-    Ok(())
-}
 
-/// Runs the same machine twice under instruction counting: time itself must be the same.
-pub fn repeat(context: &Context, tally: &mut Tally) -> Result<()> {
-    // Sleeping is where real time would come in, and interrupts are where it would show.
-    const COMMAND: &str = "sleep 5; cat /proc/interrupts /proc/uptime";
-    let lab = context.lab()?;
-    let machine = Machine { smp: 1, icount: true, ..Machine::default() };
-    let run = |name: &str| -> Result<Transcript> {
-        let trial = Trial::new(name, machine.clone(), COMMAND);
-        let mut transcript = Transcript::default();
-        let outcome = lab.run(&trial, &mut transcript)?;
-        ensure!(
-            outcome.problem().is_none(),
-            "{name}: {:?}\n{}",
-            outcome.problem(),
-            outcome.tail_text()
-        );
-        Ok(transcript)
-    };
-    lab.prepare(Profile::Release)?;
-    let (first, second) = std::thread::scope(|scope| {
-        let other = scope.spawn(|| run("icount-2"));
-        (run("icount-1"), other.join().expect("no panic in a run"))
-    });
-    let (first, second) = (first?, second?);
-    let lines = |transcript: &Transcript| [&transcript.boot[..], &transcript.job[..]].concat();
-    let (first, second) = (lines(&first), lines(&second));
-    let other = first.iter().zip(&second).find(|(a, b)| a != b);
-    tally.judge(
-        "two runs are the same",
-        &match other {
-            None if first.len() == second.len() => Ok(()),
-            other => Err(anyhow::anyhow!("they differ: {other:?}")),
-        },
-    );
-    Ok(())
-}
+    #[test]
+    fn a_machine_lives_as_long_as_what_it_soaks() {
+        let (one, ten) = (Duration::from_secs(60), Duration::from_secs(600));
+        for run in SOAKS {
+            let (short, long) = (run.trial(one), run.trial(ten));
+            assert!(short.command.contains("60") && long.command.contains("600"), "{}", run.name);
+            assert!(!long.command.contains(SOAK_WORD), "{}", long.command);
+            // Three tests of the memory suite take the time one after the other, and 600 s each for all else.
+            let times = if run.memory { 3 } else { 1 };
+            assert_eq!(long.timeout - short.timeout, Duration::from_secs(540) * times);
+            assert!(!run.memory || long.timeout > Duration::from_secs(3 * (600 + 600)));
+        }
+        for run in MEMORY.iter().chain(SUITE) {
+            assert_eq!(run.trial(one).timeout, run.trial(ten).timeout);
+        }
+    }
 
-/// Lists the names of runs.
-pub fn names(runs: &'static [Run]) -> impl Iterator<Item = &'static str> {
-    runs.iter().map(|run| run.name)
+    #[test]
+    fn on_verdigris_a_skip_of_the_memory_suite_has_failed() {
+        let skipped = || test("limit", Verdict::Skipped("the host has no zram.ko.xz".into()));
+        for run in MEMORY.iter().chain(FIGURES).chain(SOAKS.iter().filter(|run| run.memory)) {
+            let mut tests = [skipped(), test("high", Verdict::Passed)];
+            run.forbid_skips(&mut tests);
+            let why = matches!(&tests[0].verdict, Verdict::Failed(why) if why.contains("zram"));
+            assert!(why, "{}: {:?}", run.name, tests[0]);
+            assert_eq!(tests[1].verdict, Verdict::Passed);
+        }
+        for run in MEMORY_KVM.iter().chain(SUITE) {
+            let mut tests = [skipped()];
+            run.forbid_skips(&mut tests);
+            assert_eq!(tests, [skipped()]);
+        }
+        let run = Run { skips: Skips::Only(&["limit"]), ..MEMORY[0] };
+        let mut tests = [skipped(), test("high", Verdict::Skipped("no".into()))];
+        run.forbid_skips(&mut tests);
+        assert_eq!(tests[0], skipped());
+        assert!(matches!(tests[1].verdict, Verdict::Failed(_)));
+    }
+
+    #[test]
+    fn words_choose_tests_of_the_memory_suite_and_leave_soaks_alone() {
+        let words = ["windows".to_owned()];
+        assert!(MEMORY.iter().chain(MEMORY_KVM).all(|run| run.is_narrowed_by(&words)));
+        assert!(SOAKS.iter().chain(SUITE).all(|run| !run.is_narrowed_by(&words)));
+        assert!(MEMORY.iter().all(|run| !run.is_narrowed_by(&[])));
+    }
+
+    #[test]
+    fn a_machine_without_a_test_has_failed_unless_words_left_none() {
+        let good = Outcome { status: Some(0), qemu: Some(0), ..Default::default() };
+        let bad = Outcome { status: Some(1), qemu: Some(0), ..Default::default() };
+        let failed = |found: Option<Test>| {
+            found.is_some_and(|test| matches!(test.verdict, Verdict::Failed(_)))
+        };
+        let run = &MEMORY[0];
+        assert!(failed(run.whole(&[], &good, false)));
+        assert_eq!(run.whole(&[], &good, true), None);
+        assert!(failed(run.whole(&[], &bad, true)));
+        let tests = [test("limit", Verdict::Passed)];
+        assert_eq!(run.whole(&tests, &good, false), None);
+        assert!(failed(run.whole(&tests, &bad, false)));
+        let told = [test("limit", Verdict::Failed("it did".into()))];
+        assert_eq!(run.whole(&told, &bad, false), None);
+    }
+
+    #[test]
+    fn a_complaint_is_a_failed_test() {
+        let lines = ["ok 1 map", "[  3.1] BUG: Bad page state"].map(str::to_owned);
+        let found = complaint(&lines).expect("a test");
+        assert_eq!(found.verdict, Verdict::Failed("[  3.1] BUG: Bad page state".into()));
+        assert_eq!(complaint(&lines[..1]), None);
+    }
 }

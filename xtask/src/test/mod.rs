@@ -12,6 +12,8 @@ mod image;
 mod instructions;
 mod ktap;
 mod machines;
+mod pairs;
+mod runs;
 pub mod tally;
 mod texts;
 
@@ -24,7 +26,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::lab::Lab;
-use machines::Run;
+use runs::Run;
 use tally::Tally;
 
 const SECONDS_A_MINUTE: u64 = 60;
@@ -44,7 +46,7 @@ pub struct TestArgs {
     /// Let the machines of the part `soak` run for so many minutes each
     #[arg(long, value_name = "MINUTES", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     soak: u64,
-    /// Of the parts `memory` and `memory-kvm`, run only the tests with one of these words in their name
+    /// Of the parts `memory`, `memory-kvm` and `figures`, run only the tests with one of these words in their name
     #[arg(long, value_name = "WORD")]
     only: Vec<String>,
     /// Show passed tests too
@@ -101,45 +103,37 @@ const PARTS: &[Part] = &[
         "the driver builds without a warning, in the kernel's style",
         Function(driver::test),
     ),
-    part(
-        "boot",
-        "the host boots under the firmware, and with its own KVM",
-        Machines(machines::BOOT),
-    ),
+    part("boot", "the host boots under the firmware, and with its own KVM", Machines(runs::BOOT)),
     part(
         "check",
         "the host has every CPU feature that it has without the firmware",
-        Function(machines::check),
+        Function(pairs::check),
     ),
     part("crash", "a fault of EL2 ends in a report", Function(crash::test)),
-    part("suite", "the hypercall suite in the host", Machines(machines::SUITE)),
-    part(
-        "icount",
-        "a run that counts instructions is the same each time",
-        Function(machines::repeat),
-    ),
+    part("suite", "the hypercall suite in the host", Machines(runs::SUITE)),
+    part("icount", "a run that counts instructions is the same each time", Function(pairs::repeat)),
     part(
         "oldest",
         "the suite's first run, on the oldest QEMU that is supported",
         Function(machines::oldest),
     ),
-    part("hotplug", "CPUs come and go while guests run", Machines(machines::HOTPLUG)),
-    part("rollover", "more VMs than VMIDs", Machines(machines::ROLLOVER)),
-    part("soak", "everything at once, every byte checked", Machines(machines::SOAKS)),
-    part("sweep", "a guest executes every system instruction", Machines(machines::SWEEP)),
+    part("hotplug", "CPUs come and go while guests run", Machines(runs::HOTPLUG)),
+    part("rollover", "more VMs than VMIDs", Machines(runs::ROLLOVER)),
+    part("soak", "everything at once, every byte checked", Machines(runs::SOAKS)),
+    part("sweep", "a guest executes every system instruction", Machines(runs::SWEEP)),
     part("bench", "no call costs more than it once did", Function(bench)),
-    part("memory", "Linux manages the memory of guests", Machines(machines::MEMORY)),
+    part("memory", "Linux manages the memory of guests", Machines(runs::MEMORY)),
     only_by_name(part(
         "figures",
         "what ageing and reclaim of guests cost, counted and shown (only by name)",
-        Machines(machines::FIGURES),
+        Machines(runs::FIGURES),
     )),
     only_by_name(part(
         "memory-kvm",
         "the same tests on Linux's own KVM (only by name)",
-        Machines(machines::MEMORY_KVM),
+        Machines(runs::MEMORY_KVM),
     )),
-    part("run", "the demonstration of `cargo xtask run`", Machines(machines::RUN)),
+    part("run", "the demonstration of `cargo xtask run`", Machines(runs::RUN)),
 ];
 
 const fn part(name: &'static str, about: &'static str, work: Work) -> Part {
@@ -153,7 +147,7 @@ const fn only_by_name(part: Part) -> Part {
 impl Part {
     fn runs(&self) -> impl Iterator<Item = &'static str> {
         let runs = if let Machines(runs) = self.work { runs } else { &[] };
-        machines::names(runs)
+        runs::names(runs)
     }
 
     fn has(&self, word: &str) -> bool {
