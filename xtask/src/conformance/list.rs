@@ -1,10 +1,33 @@
-//! The tests that are run, as data: a program, its arguments, and whether it has to pass.
+//! The tests that are run, as data: a program, its arguments, and what is demanded of it.
 //!
 //! Emulation is some fifty times slower than a machine, so most tests get less memory or fewer
 //! rounds than they would take by themselves. `-m 6` picks one guest mode (40 bits of physical
 //! addresses, 4 KiB pages) of those that a test would go through one after the other.
 
+use super::report::Verdict;
 use crate::build::Program;
+
+/// What is demanded of a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// That it passes: to be skipped, or to be slow, is no answer.
+    Pass,
+    /// That it doesn't fail.
+    NoFailure,
+    /// Nothing: it runs for information.
+    Nothing,
+}
+
+impl Demand {
+    /// Tells whether a test is as demanded; one that didn't run has no verdict.
+    pub fn is_met(self, verdict: Option<&Verdict>) -> bool {
+        match self {
+            Self::Pass => verdict == Some(&Verdict::Pass),
+            Self::NoFailure => !matches!(verdict, None | Some(Verdict::Fail(_))),
+            Self::Nothing => true,
+        }
+    }
+}
 
 /// One call of a test program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +36,8 @@ pub struct Case {
     pub program: String,
     /// Its arguments.
     pub arguments: String,
-    /// Whether it is of the default list: those must not fail.
-    pub is_default: bool,
+    /// What is demanded of it.
+    pub demand: Demand,
 }
 
 impl Case {
@@ -29,8 +52,8 @@ impl Case {
     }
 }
 
-/// What must not fail.
-const DEFAULT: &[(&str, &str)] = &[
+/// What must pass: the interface's own promises.
+const MUST_PASS: &[(&str, &str)] = &[
     ("set_memory_region_test", ""),
     ("guest_print_test", ""),
     ("kvm_binary_stats_test", ""),
@@ -48,6 +71,10 @@ const DEFAULT: &[(&str, &str)] = &[
     ("kvm_page_table_test", "-b 64M -m 6 -s shmem"),
     ("dirty_log_test", "-M dirty-log -m 6 -i 4"),
     ("dirty_log_test", "-M clear-log -m 6 -i 4"),
+];
+
+/// What must not fail, but may ask for what isn't there, or for more time.
+const MUST_NOT_FAIL: &[(&str, &str)] = &[
     ("dirty_log_perf_test", "-b 64M -m 6 -v 2 -i 2"),
     ("dirty_log_perf_test", "-b 64M -m 6 -i 2 -x 4 -s anonymous_thp"),
     ("memslot_modification_stress_test", "-b 64M -m 6 -v 2 -i 100"),
@@ -70,17 +97,22 @@ const WIDER: &[(&str, &str)] = &[
 
 /// Lists the default tests, or with `all` every test; programs are those that were built.
 pub fn cases(programs: &[Program], all: bool) -> Vec<Case> {
-    let case = |&(program, arguments): &(&str, &str), is_default| Case {
-        program: program.to_owned(),
-        arguments: arguments.to_owned(),
-        is_default,
+    let mut cases = Vec::new();
+    let mut add = |rows: &[(&str, &str)], demand| {
+        cases.extend(rows.iter().map(|&(program, arguments)| Case {
+            program: program.to_owned(),
+            arguments: arguments.to_owned(),
+            demand,
+        }));
     };
-    let mut cases: Vec<_> = DEFAULT.iter().map(|row| case(row, true)).collect();
+    add(MUST_PASS, Demand::Pass);
+    add(MUST_NOT_FAIL, Demand::NoFailure);
     if all {
-        cases.extend(WIDER.iter().map(|row| case(row, false)));
+        add(WIDER, Demand::Nothing);
         for program in programs {
             if !cases.iter().any(|case| case.program == program.name) {
-                cases.push(case(&(&program.name, ""), false));
+                let (program, arguments) = (program.name.clone(), String::new());
+                cases.push(Case { program, arguments, demand: Demand::Nothing });
             }
         }
     }
@@ -102,10 +134,11 @@ mod tests {
         for name in ["psci_test", "steal_time"] {
             let found: Vec<_> = all.iter().filter(|case| case.program == name).collect();
             assert_eq!(found.len(), 1);
-            assert!(!found[0].is_default && found[0].arguments.is_empty());
+            assert_eq!(found[0].demand, Demand::Nothing);
+            assert!(found[0].arguments.is_empty());
         }
         assert!(all.iter().all(|case| case.name() != "dirty_log_test"));
-        assert!(cases(&programs, false).iter().all(|case| case.is_default));
+        assert!(cases(&programs, false).iter().all(|case| case.demand != Demand::Nothing));
     }
 
     #[test]
@@ -115,5 +148,40 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn what_is_promised_must_pass() {
+        let cases = cases(&[], false);
+        for name in [
+            "set_memory_region_test",
+            "demand_paging_test -b 64M -m 6",
+            "demand_paging_test -b 64M -m 6 -u MISSING",
+            "demand_paging_test -b 64M -m 6 -u MINOR -s shmem",
+            "kvm_page_table_test -b 64M -m 6",
+            "dirty_log_test -M dirty-log -m 6 -i 4",
+            "dirty_log_test -M clear-log -m 6 -i 4",
+            "guest_print_test",
+            "kvm_binary_stats_test",
+            "kvm_create_max_vcpus",
+        ] {
+            let found = cases.iter().find(|case| case.name() == name).expect(name);
+            assert_eq!(found.demand, Demand::Pass, "{name}");
+        }
+    }
+
+    #[test]
+    fn demands_are_met_by_what_they_say() {
+        let verdicts = [
+            Some(Verdict::Pass),
+            Some(Verdict::Skip("no".into())),
+            Some(Verdict::Slow),
+            Some(Verdict::Fail("status 1".into())),
+            None,
+        ];
+        let met = |demand: Demand| verdicts.each_ref().map(|v| demand.is_met(v.as_ref()));
+        assert_eq!(met(Demand::Pass), [true, false, false, false, false]);
+        assert_eq!(met(Demand::NoFailure), [true, true, true, false, false]);
+        assert_eq!(met(Demand::Nothing), [true; 5]);
     }
 }

@@ -120,6 +120,7 @@ fn list(cases: &[Case], first: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::list::Demand;
     use super::*;
 
     #[test]
@@ -127,7 +128,7 @@ mod tests {
         let case = |program: &str, arguments: &str| Case {
             program: program.into(),
             arguments: arguments.into(),
-            is_default: true,
+            demand: Demand::Pass,
         };
         let cases = [case("a", ""), case("b", "-x 1"), case("c", "")];
         assert_eq!(list(&cases, 0), "0 a\n1 b -x 1\n2 c\n");
