@@ -4,6 +4,7 @@
 //! Linux's own KVM. That is the test of the tests: what passes there is right about Linux, and what then
 //! fails here is the driver's or the firmware's.
 
+mod choice;
 mod settings;
 mod stats;
 

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use verdigris_ktap::Test;
 
+use crate::choice::Choice;
 use crate::settings::Settings;
 
 const USAGE: &str = "\
@@ -46,36 +47,36 @@ fn usage() -> ExitCode {
 }
 
 /// Chooses tests and runs or lists them.
-fn test(mut options: &[&str]) -> ExitCode {
-    let (mut group, mut list) = ("memory", false);
-    loop {
-        match options {
-            ["--group", name, rest @ ..] => (group, options) = (*name, rest),
-            ["--list", rest @ ..] => (list, options) = (true, rest),
-            [option, ..] if option.starts_with('-') => return usage(),
-            _ => break,
-        }
-    }
-    let chosen: Vec<_> = cases::all().filter(|test| is_chosen(test, group, options)).collect();
-    if list {
+fn test(options: &[&str]) -> ExitCode {
+    let Some(choice) = Choice::parse(options) else { return usage() };
+    let chosen: Vec<_> = cases::all().filter(|test| choice.has(test)).collect();
+    if choice.list {
         chosen.iter().for_each(|test| println!("{}", test.name));
         return ExitCode::SUCCESS;
     }
     if chosen.is_empty() {
         // Whoever asks several machines for a test gets it from those that have it.
-        println!("KTAP version 1\n1..0 # SKIP no test of the group {group} has such a name");
+        println!(
+            "KTAP version 1\n1..0 # SKIP no test of the group {} has such a name",
+            choice.group
+        );
         return ExitCode::SUCCESS;
     }
+    if run(&chosen) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs tests, on a host that is as each of them wants it; returns whether none failed.
+fn run(tests: &[&Test]) -> bool {
     let found = Settings::read(Path::new("/"));
     prepare_host();
     let settings = Settings::read(Path::new("/"));
     let before = leftovers::Leftovers::read();
-    let passed = verdigris_ktap::run(&chosen, &|| both(settings.restore(), before.compare()));
+    let passed = verdigris_ktap::run(tests, &|| both(settings.restore(), before.compare()));
     let restored = found.restore();
     if let Err(what) = &restored {
         eprintln!("{what}");
     }
-    if passed && restored.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    passed && restored.is_ok()
 }
 
 /// Joins what two had to say.
@@ -95,12 +96,6 @@ fn prepare_host() {
         // It takes pages from the guest, to see on which node they are used.
         counters::write(balancing, "0");
     }
-}
-
-/// Of a group, all tests are chosen, or those that are named.
-fn is_chosen(test: &Test, group: &str, names: &[&str]) -> bool {
-    let is_named = names.is_empty() || names.iter().any(|name| test.name.contains(name));
-    test.group == group && is_named
 }
 
 /// Runs one test in this process: what the harness starts.

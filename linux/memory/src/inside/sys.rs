@@ -169,12 +169,6 @@ pub fn swap_on(path: &std::ffi::CStr) -> Result<()> {
     check(unsafe { libc::swapon(path.as_ptr(), 0) }.into()).map(|_| ())
 }
 
-/// Takes a swap area away: everything in it comes back.
-pub fn swap_off(path: &std::ffi::CStr) -> Result<()> {
-    // SAFETY: a C string.
-    check(unsafe { libc::swapoff(path.as_ptr()) }.into()).map(|_| ())
-}
-
 /// Loads a module of the kernel, compressed or not, unless it is there already.
 pub fn load_module(path: &std::path::Path, arguments: &std::ffi::CStr) -> Result<()> {
     /// Let the kernel unpack it (linux/module.h).
