@@ -106,7 +106,7 @@ pub fn execute(test: &Test) {
 fn run_one(test: &Test) -> (Outcome, String) {
     let mut command = Command::new("/proc/self/exe");
     command.args(["exec", test.name]);
-    let limit = Duration::from_secs(test.seconds) + soak().unwrap_or_default();
+    let limit = limit(test, soak());
     let (ended, output) = process::run(&mut command, limit);
     let outcome = match ended {
         Ended::By(status) => judge(status, &output),
@@ -116,6 +116,11 @@ fn run_one(test: &Test) -> (Outcome, String) {
         }
     };
     (outcome, output)
+}
+
+/// Returns how long a test may take: what it soaks comes on top.
+fn limit(test: &Test, soak: Option<Duration>) -> Duration {
+    Duration::from_secs(test.seconds) + soak.unwrap_or_default()
 }
 
 fn too_long(limit: Duration, end: &str) -> String {
@@ -184,6 +189,13 @@ mod tests {
         assert!(matches!(judge(ExitStatus::from_raw(6), ""), Outcome::Failed(_)));
         assert!(matches!(judge(ExitStatus::from_raw(101 << 8), ""), Outcome::Failed(_)));
         assert!(matches!(judge(ExitStatus::from_raw(0), ""), Outcome::Passed));
+    }
+
+    #[test]
+    fn a_soak_comes_on_top_of_what_a_test_may_take() {
+        let test = Test { name: "all", group: "memory", seconds: 600, run: || () };
+        assert_eq!(limit(&test, None), Duration::from_secs(600));
+        assert_eq!(limit(&test, Some(Duration::from_secs(3600))), Duration::from_secs(4200));
     }
 
     #[test]
