@@ -114,8 +114,9 @@ fn generations(path: &str) -> Vec<(u64, u64, u64)> {
     for line in fs::read_to_string(LRU).expect("generations").lines() {
         let words: Vec<_> = line.split_whitespace().collect();
         match words[..] {
+            // One that was removed stays until its last page is gone, with its name and without a number.
             ["memcg", number, name] => {
-                group = (name == path).then(|| number.parse().expect("a number"));
+                group = (name == path && number != "0").then(|| number.parse().expect("a number"));
             }
             ["memcg", ..] => group = None,
             ["node", node] => {
