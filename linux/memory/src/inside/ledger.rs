@@ -91,11 +91,6 @@ impl Ledger {
         self.players.iter().for_each(|player| kick(player.number));
     }
 
-    /// Returns the threads of the vCPUs.
-    pub fn threads(&self) -> Vec<i32> {
-        self.players.iter().map(|player| player.number).collect()
-    }
-
     /// Stops the vCPUs, without looking at what they wrote.
     pub fn pause(self) -> Vec<Vcpu> {
         for index in 0..self.players.len() {

@@ -1,7 +1,6 @@
 //! A vCPU: registers in, run, events out.
 
 use std::io::Error;
-use std::os::fd::AsRawFd;
 
 use kvm_bindings::kvm_vcpu_init;
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -46,16 +45,6 @@ impl Vcpu {
         vm.fd.get_preferred_target(&mut init).expect("a target");
         fd.vcpu_init(&init).expect("a target that is preferred");
         Self { fd, answer: 0 }
-    }
-
-    /// Returns its file's number.
-    pub fn descriptor(&self) -> i32 {
-        self.fd.as_raw_fd()
-    }
-
-    /// Returns the wrapper.
-    pub fn fd(&mut self) -> &mut VcpuFd {
-        &mut self.fd
     }
 
     fn set(&self, register: u64, value: u64) {
@@ -147,11 +136,6 @@ impl Vcpu {
         let results = self.results();
         assert_eq!(number, event::DONE, "the payload took an exception: {results:x?}");
         results
-    }
-
-    /// Asks the next run to come back at once, or takes that back.
-    pub fn exit_at_once(&mut self, yes: bool) {
-        self.fd.set_kvm_immediate_exit(yes.into());
     }
 }
 
