@@ -103,8 +103,9 @@ fn failure(program: &Path, text: &str) -> String {
     let why: Vec<_> =
         text.lines().skip_while(|line| !line.contains("panicked at")).take(4).collect();
     let why = if why.is_empty() { text.lines().rev().take(4).collect() } else { why };
+    let name = program.file_name().unwrap_or_default().display();
     format!(
-        "{}\n      the input again: {} {}\n      as a test from now on: copy it to fuzz/corpus",
+        "{}\n      the input again: {} {}\n      as a test from now on: copy it to fuzz/corpus/{name}",
         why.join("\n      "),
         program.display(),
         input.unwrap_or("(it was not written)")
@@ -127,5 +128,6 @@ mod tests {
         );
         assert!(told.contains("x1 of Uid"), "{told}");
         assert!(told.contains("the input again: target/calls f/crash-00\n"), "{told}");
+        assert!(told.ends_with("copy it to fuzz/corpus/calls"), "{told}");
     }
 }

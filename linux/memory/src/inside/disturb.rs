@@ -66,8 +66,9 @@ impl Disturber {
     /// Does one of a kind to some block of a region, or one at random, of those whose turn hasn't come yet.
     pub fn disturb(&self, region: &Region, kind: Option<usize>) {
         let kind = &KINDS[kind.unwrap_or_else(|| self.draw())];
-        let blocks = region.bytes().div_ceil(BLOCK);
-        (kind.run)(self, region, self.random(blocks));
+        let block = self.random(region.bytes().div_ceil(BLOCK));
+        println!("{}, block {block}", kind.name);
+        (kind.run)(self, region, block);
     }
 
     /// Draws a kind: of as many disturbances as there are kinds, each is of another.
