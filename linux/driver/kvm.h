@@ -485,7 +485,7 @@ bool vg_is_zero_id(u64 id);
 int vg_vm_stats_fd(struct vg_vm *vm);
 int vg_vcpu_stats_fd(struct vg_vcpu *vcpu);
 
-/* kvm_points.c: where tests have threads sleep */
+/* kvm_points.c: where tests have threads sleep, and exits that no guest can cause */
 enum vg_point {
 	VG_POINT_AFTER_LOOKUP,
 	VG_POINT_BEFORE_MAP,
@@ -501,6 +501,14 @@ static inline void vg_point(enum vg_point point)
 {
 	if (static_branch_unlikely(&vg_points_used))
 		vg_point_pause(point);
+}
+
+DECLARE_STATIC_KEY_FALSE(vg_unexplained_used);
+bool vg_take_unexplained(void);
+
+static inline bool vg_is_unexplained(void)
+{
+	return static_branch_unlikely(&vg_unexplained_used) && vg_take_unexplained();
 }
 
 #endif

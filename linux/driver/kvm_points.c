@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Named points where a test can have a thread sleep.
+ * Named points where a test can have a thread sleep, and exits that no guest can
+ * cause.
  *
  * What goes wrong between two steps goes wrong when somebody else comes in
  * between, or when the thread is killed there.  Both are rare by themselves; a
@@ -21,6 +22,7 @@
 #include "kvm.h"
 
 DEFINE_STATIC_KEY_FALSE(vg_points_used);
+DEFINE_STATIC_KEY_FALSE(vg_unexplained_used);
 
 static const char *const names[] = {
 	[VG_POINT_AFTER_LOOKUP] = "after_lookup",
@@ -89,6 +91,46 @@ static const struct kernel_param_ops pause_ops = {
 module_param_cb(pause_point, &pause_ops, NULL, 0600);
 MODULE_PARM_DESC(pause_point,
 		 "For tests: sleep at after_lookup, before_map, after_map, in_wait or after_begin (default none)");
+
+static atomic_t unexplained_exits;
+
+static int unexplained_set(const char *text, const struct kernel_param *unused)
+{
+	unsigned int count;
+	int ret = kstrtouint(text, 0, &count);
+
+	if (ret)
+		return ret;
+	atomic_set(&unexplained_exits, count);
+	if (count)
+		static_branch_enable(&vg_unexplained_used);
+	else
+		static_branch_disable(&vg_unexplained_used);
+	return 0;
+}
+
+static int unexplained_get(char *text, const struct kernel_param *unused)
+{
+	return sysfs_emit(text, "%d\n", atomic_read(&unexplained_exits));
+}
+
+static const struct kernel_param_ops unexplained_ops = {
+	.set = unexplained_set,
+	.get = unexplained_get,
+};
+module_param_cb(unexplained_exits, &unexplained_ops, NULL, 0600);
+MODULE_PARM_DESC(unexplained_exits,
+		 "For tests: so many of the next faults are taken for what nobody can explain (default 0)");
+
+/**
+ * vg_take_unexplained() - tells whether a fault is one of those that a test asked for
+ *
+ * Return: true as often as the parameter says.
+ */
+bool vg_take_unexplained(void)
+{
+	return atomic_dec_if_positive(&unexplained_exits) >= 0;
+}
 
 /**
  * vg_point_pause() - sleeps, if this is the point where to

@@ -354,6 +354,8 @@ static enum step handle_exit(struct vg_vcpu *vcpu, const struct arm_smccc_1_2_re
 		vcpu->stats.interrupt_exits++;
 		return GO_ON;
 	case VERDIGRIS_EXIT_FAULT:
+		if (vg_is_unexplained())
+			return exit_unhandled(vcpu, res, ret);
 		return exit_fault(vcpu, res, ret);
 	case VERDIGRIS_EXIT_HYPERCALL:
 		return exit_hypercall(vcpu, res);

@@ -39,6 +39,11 @@ impl Group {
         Counters::read(self.path.join("memory.stat"))
     }
 
+    /// Reads memory.events.
+    pub fn events(&self) -> Counters {
+        Counters::read(self.path.join("memory.events"))
+    }
+
     /// Returns the bytes charged to it.
     pub fn bytes(&self) -> u64 {
         super::counters::number(self.path.join("memory.current"))

@@ -3,6 +3,26 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Parameters of Verdigris' driver, where that is who answers.
+pub const PARAMETERS: &str = "/sys/module/verdigris/parameters";
+
+/// Tells whether the driver of Verdigris answers, or Linux's own KVM.
+pub fn is_verdigris() -> bool {
+    Path::new("/sys/module/verdigris").exists()
+}
+
+/// Waits until something is so, for much longer than it takes on a loaded machine.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    const PATIENCE: Duration = Duration::from_secs(150);
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "after {PATIENCE:?} still not: {what}");
+        sleep(Duration::from_millis(1));
+    }
+}
 
 /// Counters by name.
 #[derive(Clone, Debug)]

@@ -6,12 +6,11 @@ use std::path::Path;
 use verdigris_ktap::skip;
 
 use super::counters::{number, write};
-use super::sys;
+use super::sys::{self, PAGE};
 
 const MODULES: &str = "/lib/modules";
 const DEVICE: &str = "/dev/zram0";
 const BYTES: u64 = 512 << 20;
-const PAGE: usize = 4096;
 
 /// Makes sure that there is swap; skips the test where the kernel has no compressed disk.
 pub fn ensure() {

@@ -5,14 +5,14 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use verdigris_guest::{control, program, touch};
+use verdigris_guest::{control, pattern, program, touch};
 use verdigris_ktap::{FIGURE, skip, test_table};
 
 use super::support::HAND;
 use crate::inside::cgroup::Group;
-use crate::inside::counters::{Counters, number, write};
+use crate::inside::counters::{Counters, PARAMETERS, is_verdigris, number, wait_until, write};
 use crate::inside::guest::{DATA, Guest};
 use crate::inside::region::Kind;
 use crate::inside::sys::PAGE;
@@ -29,10 +29,10 @@ const PAGES: usize = 4096;
 const HOT: Range<usize> = 0..PAGES / 2;
 /// Longer than what the driver takes for the end of an ageing pass.
 const PASS: Duration = Duration::from_millis(100);
-/// Parameters of the driver, where there is one.
-const PARAMETERS: &str = "/sys/module/verdigris/parameters";
+/// What the guest fills its memory with.
+const SEED: u64 = 0x5eed;
 
-/// A guest that has written all of its memory, and since then touches one half of it again and again.
+/// A guest that has filled all of its memory, and since then touches one half of it again and again.
 struct Hot {
     guest: Arc<Guest>,
     thread: JoinHandle<Vcpu>,
@@ -45,7 +45,7 @@ impl Hot {
         for page in 0..PAGES {
             guest.data.write(page * PAGE, 0);
         }
-        vcpu.program(program::TOUCH, &[DATA, PAGES as u64, 1, touch::WRITE, 8]);
+        vcpu.program(program::FILL, &[DATA, guest.data.bytes() as u64, SEED]);
         let address = guest.control_address(HAND);
         let first = DATA + (HOT.start * PAGE) as u64;
         let thread = std::thread::spawn(move || {
@@ -61,34 +61,57 @@ impl Hot {
     /// Waits for rounds through all that is hot.
     fn wait(&self, rounds: u64) {
         let read = || self.guest.control(HAND, control::ROUNDS);
-        let (end, target) = (Instant::now() + Duration::from_secs(30), read() + rounds);
-        while read() < target {
-            assert!(Instant::now() < end, "the guest is stuck");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let target = read() + rounds;
+        wait_until("the guest goes on", || read() >= target);
     }
 
-    /// Counts the pages in swap: cold ones, hot ones.
-    fn swapped(&self) -> (usize, usize) {
-        let hot = pagemap::swapped(&self.guest.data, HOT);
-        (pagemap::swapped(&self.guest.data, 0..PAGES) - hot, hot)
+    /// Counts the cold pages in swap.
+    fn cold_out(&self) -> usize {
+        pagemap::swapped(&self.guest.data, HOT.end..PAGES)
     }
 
+    /// Stops the guest, and looks at every byte, from both sides.
     fn finish(self) {
         self.guest.set_control(HAND, control::STOP, 1);
         let mut vcpu = self.thread.join().expect("no panic on the vCPU's thread");
-        for page in 0..PAGES {
-            assert_eq!(self.guest.data.read(page * PAGE), 0, "page {page}");
+        let data = &self.guest.data;
+        let found = vcpu.program(program::CHECK, &[DATA, data.bytes() as u64, SEED]);
+        assert_eq!(found[1], 0, "wrong doublewords, the first at {:#x}", found[2]);
+        for at in (0..data.bytes()).step_by(8) {
+            assert_eq!(data.read(at), pattern(DATA + at as u64, SEED), "{at:#x} of the data");
         }
-        let last = DATA + ((PAGES - 1) * PAGE) as u64;
-        assert_eq!(vcpu.program(program::READ, &[last])[1], 0);
     }
 }
 
-/// Reclaims a quarter of the guest in steps, with some rounds of the guest between; returns cold and hot pages
-/// that went out on the way.
-fn reclaim_a_quarter(name: &str) -> (usize, usize) {
+/// Features of MGLRU (Documentation/admin-guide/mm/multigen_lru.rst).
+const GENERATIONS: u64 = 1;
+/// It walks page tables: their access flags are the CPU's.
+pub(super) const WALKS: u64 = 2;
+
+/// Reads which of them are on.
+pub(super) fn mglru() -> u64 {
+    let text = fs::read_to_string("/sys/kernel/mm/lru_gen/enabled").expect("MGLRU");
+    u64::from_str_radix(text.trim().trim_start_matches("0x"), 16).expect("a number")
+}
+
+/// What the driver told about a guest, where it is Verdigris': questions, and how many of the answers were "young".
+fn answers(guest: &Guest) -> Option<(u64, u64)> {
+    let of = guest.vm.statistics();
+    let questions = of.get("clear_flush_young")? + of["clear_young"] + of["test_young"];
+    Some((questions, of["young_answers"]))
+}
+
+/// What a quarter was reclaimed from, and what the driver was asked on the way.
+struct Quarter {
+    cold: usize,
+    hot: usize,
+    answers: Option<(u64, u64)>,
+}
+
+/// Reclaims a quarter of the guest in steps, with some rounds of the guest between.
+fn reclaim_a_quarter(name: &str) -> Quarter {
     swap::ensure();
+    assert_ne!(mglru() & GENERATIONS, 0, "MGLRU is off");
     let group = Group::join(name);
     let hot = Hot::start();
     let before = Counters::host();
@@ -98,20 +121,23 @@ fn reclaim_a_quarter(name: &str) -> (usize, usize) {
         std::thread::sleep(PASS);
         hot.wait(2);
         _ = group.try_set("memory.reclaim", "1M");
-        out = Counters::host().swapped_out_since(&before);
+        // No page is one of zeros, so all that goes is written.
+        out = Counters::host().since(&before, "pswpout");
         // What is hot comes back at once: so hot pages are what went out and isn't cold.
-        cold_out = hot.swapped().0;
+        cold_out = hot.cold_out();
     }
-    let hot_out = (out as usize).saturating_sub(cold_out);
-    println!("{FIGURE}{name}: {out} pages went out, {cold_out} of them cold");
+    let answers = answers(&hot.guest);
+    println!("{FIGURE}{name}: {out} pages went out, {cold_out} of them cold; {answers:?} answers");
     hot.finish();
-    (cold_out, hot_out)
+    Quarter { cold: cold_out, hot: (out as usize).saturating_sub(cold_out), answers }
 }
 
 /// Of the first quarter of memory that goes, at least 95 % is cold.
 fn reclaim_takes_what_is_cold() {
-    let (cold, hot) = reclaim_a_quarter("memory-ageing");
+    let Quarter { cold, hot, answers } = reclaim_a_quarter("memory-ageing");
     assert!(cold * 100 >= 95 * (cold + hot), "{cold} cold pages went, and {hot} hot ones");
+    assert_eq!(answers.is_some(), is_verdigris());
+    assert!(answers.is_none_or(|(_, young)| young > 0), "nobody heard of a touch: {answers:?}");
 }
 
 /// Where the driver answers "old" to whatever it is asked, Linux can't tell.
@@ -121,10 +147,11 @@ fn reclaim_without_answers_takes_anything() {
         skip("this is not the driver of Verdigris: its ageing answers can't be turned off");
     }
     write(&parameter, "0");
-    let result = std::panic::catch_unwind(|| reclaim_a_quarter("memory-ageing-off"));
+    let Quarter { cold, hot, answers } = reclaim_a_quarter("memory-ageing-off");
     write(&parameter, "1");
-    let (cold, hot) = result.expect("a quarter");
     assert!(cold * 100 < 95 * (cold + hot), "{cold} cold pages went, and {hot} hot ones");
+    let (questions, young) = answers.expect("statistics of the driver");
+    assert!(questions > 0 && young == 0, "{young} times young, of {questions} questions");
 }
 
 const DAMON: &str = "/sys/kernel/mm/damon/admin/kdamonds";
@@ -140,16 +167,16 @@ pub(super) fn stop_damon() {
     write(format!("{DAMON}/nr_kdamonds"), "0");
 }
 
-/// Sets DAMON up on some of this process's addresses; a file for each access that was found.
+/// Sets DAMON up on some of this process's addresses and no others ("fvaddr": under "vaddr" it would watch the whole
+/// address space after a while); a file for each access that was found.
 pub(super) fn watch(addresses: Range<usize>) {
     let set = |file: &str, text: &str| write(format!("{DAMON}/{file}"), text);
     set("nr_kdamonds", "1");
     set("0/contexts/nr_contexts", "1");
     let context = "0/contexts/0";
-    set(&format!("{context}/operations"), "vaddr");
-    for (name, microseconds) in
-        [("sample_us", 20_000), ("aggr_us", 400_000), ("update_us", 1_000_000)]
-    {
+    set(&format!("{context}/operations"), "fvaddr");
+    let intervals = [("sample_us", 20_000), ("aggr_us", 400_000), ("update_us", 1_000_000)];
+    for (name, microseconds) in intervals {
         set(&format!("{context}/monitoring_attrs/intervals/{name}"), &format!("{microseconds}"));
     }
     set(&format!("{context}/monitoring_attrs/nr_regions/min"), "64");
@@ -186,10 +213,10 @@ fn damon_regions() -> Vec<(usize, usize, u64)> {
 
 /// Accesses by page, summed over halves: of hot pages, of cold ones.
 fn heat(guest: &Guest, regions: &[(usize, usize, u64)]) -> (u64, u64) {
-    let base = guest.data.address(0);
+    let (base, limit) = (guest.data.address(0), guest.data.address(guest.data.bytes()));
     let mut sums = (0, 0);
     for &(start, end, accesses) in regions {
-        for address in (start.max(base)..end).step_by(PAGE) {
+        for address in (start.max(base)..end.min(limit)).step_by(PAGE) {
             let page = (address - base) / PAGE;
             if HOT.contains(&page) {
                 sums.0 += accesses;
@@ -205,14 +232,12 @@ fn heat(guest: &Guest, regions: &[(usize, usize, u64)]) -> (u64, u64) {
 fn damon_finds_what_is_hot() {
     let hot = Hot::start();
     start_damon(&hot.guest);
-    let mut sums = (0, 0);
-    let end = Instant::now() + Duration::from_secs(30);
-    while (sums.0 < 1000 || sums.0 < 5 * sums.1) && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(400));
-        sums = heat(&hot.guest, &damon_regions());
-    }
+    wait_until("the hot half stands out", || {
+        std::thread::sleep(Duration::from_millis(200));
+        let (hot, cold) = heat(&hot.guest, &damon_regions());
+        println!("accesses by page: {hot} hot, {cold} cold");
+        hot >= 1000 && hot >= 5 * cold
+    });
     stop_damon();
-    println!("accesses by page: {} hot, {} cold", sums.0, sums.1);
-    assert!(sums.0 >= 1000 && sums.0 >= 5 * sums.1, "{} hot, {} cold", sums.0, sums.1);
     hot.finish();
 }

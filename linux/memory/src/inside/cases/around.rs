@@ -1,24 +1,21 @@
 //! Fault-around: neighbours that the host has mapped already come with the page that was asked for.
 
-use std::path::Path;
-
 use verdigris_guest::{program, touch};
 use verdigris_ktap::{FIGURE, skip, test_table};
 
 use super::support::HAND;
-use crate::inside::counters::write;
+use crate::inside::counters::{PARAMETERS, is_verdigris, number, write};
 use crate::inside::guest::{DATA, Guest};
 use crate::inside::region::Kind;
 use crate::inside::sys::PAGE;
 
 test_table! { "memory", 300: fewer_exits_by_fault_around, statistics_by_name }
 
-const PARAMETER: &str = "/sys/module/verdigris/parameters/fault_around";
 const PAGES: u64 = 1024;
 
 /// Returns the faults that it takes to touch all pages, which the host has in memory.
-fn faults(around: u32) -> u64 {
-    write(PARAMETER, &around.to_string());
+fn faults(around: u64) -> u64 {
+    write(format!("{PARAMETERS}/fault_around"), &around.to_string());
     let guest = Guest::new(Kind::Pages, PAGES as usize * PAGE);
     for page in 0..PAGES as usize {
         guest.data.write(page * PAGE, page as u64);
@@ -39,14 +36,14 @@ fn faults(around: u32) -> u64 {
 }
 
 fn fewer_exits_by_fault_around() {
-    if !Path::new(PARAMETER).exists() {
+    if !is_verdigris() {
         skip("this is not the driver of Verdigris: it has no fault-around");
     }
-    let old = std::fs::read_to_string(PARAMETER).expect("a parameter");
-    let results = std::panic::catch_unwind(|| [1, 16, 64].map(|around| (around, faults(around))));
-    write(PARAMETER, old.trim());
-    for (around, faults) in results.expect("all sizes") {
-        assert_eq!(faults, PAGES / u64::from(around), "with {around} pages");
+    let old = number(format!("{PARAMETERS}/fault_around"));
+    let results = [1, 16, 64].map(|around| (around, faults(around)));
+    write(format!("{PARAMETERS}/fault_around"), &old.to_string());
+    for (around, faults) in results {
+        assert_eq!(faults, PAGES / around, "with {around} pages");
     }
 }
 
@@ -58,7 +55,7 @@ fn statistics_by_name() {
     hand.program(program::FILL, &[DATA, 64 * PAGE as u64, 1]);
     let now = guest.vm.statistics();
     assert_eq!(before.keys().collect::<Vec<_>>(), now.keys().collect::<Vec<_>>());
-    if Path::new("/sys/module/verdigris").exists() {
+    if is_verdigris() {
         for name in ["faults", "maps", "pages_mapped", "pages_donated"] {
             assert!(now[name] > 0, "{name}");
         }

@@ -2,16 +2,16 @@
 //! and bounds that they keep to. Events are counted, not time: they are the same on a loaded machine.
 
 use std::fs;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
 use verdigris_guest::{program, touch};
 use verdigris_ktap::{FIGURE, skip, test_table};
 
+use super::ageing::{WALKS, mglru};
 use super::support::HAND;
 use crate::inside::cgroup::Group;
-use crate::inside::counters::write;
+use crate::inside::counters::{PARAMETERS, is_verdigris, number, write};
 use crate::inside::guest::{DATA, Guest};
 use crate::inside::region::Kind;
 use crate::inside::swap;
@@ -21,7 +21,6 @@ use crate::stats::Values;
 
 test_table! { "figures", 120: ageing_and_reclaim_by_windows, ageing_and_reclaim_by_pages }
 
-const PARAMETERS: &str = "/sys/module/verdigris/parameters";
 const LRU: &str = "/sys/kernel/debug/lru_gen";
 const PAGES: usize = 4096;
 /// Half of the memory, as memory.reclaim has it.
@@ -77,8 +76,6 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         swap::ensure();
-        // It would take pages from the guest, to see on which node they are used.
-        write("/proc/sys/kernel/numa_balancing", "0");
         let group = Group::join("memory-figures");
         let guest = Guest::new(Kind::Pages, PAGES * PAGE);
         for page in 0..PAGES {
@@ -150,18 +147,18 @@ fn costs(window: u32) -> [Cost; 3] {
 
 /// Measures with a size of window, and puts the parameter back.
 fn measure(window: u32) -> [Cost; 3] {
-    let parameter = Path::new(PARAMETERS).join("age_window");
-    if !parameter.exists() {
+    if !is_verdigris() {
         skip("this is not the driver of Verdigris: it has no windows");
     }
-    let old = fs::read_to_string(&parameter).expect("a parameter");
-    write(&parameter, &window.to_string());
-    let result = std::panic::catch_unwind(|| costs(window));
-    write(&parameter, old.trim());
-    let costs = result.expect("figures");
-    if costs[0].questions < PAGES as u64 / 2 {
+    if mglru() & WALKS == 0 {
         skip("Linux asks nothing in a pass: the host's CPU keeps no access flags");
     }
+    let parameter = format!("{PARAMETERS}/age_window");
+    let old = number(&parameter);
+    write(&parameter, &window.to_string());
+    let costs = costs(window);
+    write(&parameter, &old.to_string());
+    assert!(costs[0].questions >= PAGES as u64 / 2, "only {} questions", costs[0].questions);
     assert!(costs[2].unmapped >= PAGES as u64 / 4, "nothing was reclaimed");
     costs
 }

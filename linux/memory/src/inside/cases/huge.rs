@@ -49,7 +49,7 @@ fn collapse_and_split() {
 /// Makes all of the data huge. A page that somebody looks at in that moment, a vCPU's fault for example, is a reason
 /// to say EAGAIN; one that is on its way to another node, and has a migration entry (SCAN_PTE_NON_PRESENT in mm/khugepaged.c), to
 /// say EINVAL. Both pass.
-fn collapse(guest: &Guest) {
+pub(super) fn collapse(guest: &Guest) {
     for _ in 0..200 {
         match guest.data.advise(guest.data.all(), COLLAPSE) {
             Ok(()) => return,

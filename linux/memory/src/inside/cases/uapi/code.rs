@@ -186,11 +186,39 @@ impl Tiny {
         unsafe { ptr::write_volatile(&raw mut (*self.run).__bindgen_anon_1.mmio.data, data) };
     }
 
-    /// Returns the type of a system event.
-    pub fn system_event(&self) -> u32 {
+    /// Fills what describes the next exit with what no exit has: so that nothing is taken for told that wasn't.
+    pub fn spoil_exit(&self) {
+        // SAFETY: as above; the union's largest member is bytes, of any value.
+        unsafe {
+            let start = &raw mut (*self.run).__bindgen_anon_1.padding;
+            ptr::write_bytes(start.cast::<u8>(), 0xa5, size_of_val(&*start));
+        }
+    }
+
+    /// Returns the type of a system event, and its data, of which there is as much as it says.
+    pub fn system_event(&self) -> (u32, Vec<u64>) {
         assert_eq!(self.reason(), 24, "a system event");
+        // SAFETY: as above; this member is numbers only, as is what it has.
+        let (event, data) = unsafe {
+            let event = ptr::read_volatile(&raw const (*self.run).__bindgen_anon_1.system_event);
+            (event, event.__bindgen_anon_1.data)
+        };
+        (event.type_, data[..event.ndata as usize].to_vec())
+    }
+
+    /// Returns the kind of an internal error, and its data, of which there is as much as it says.
+    pub fn internal_error(&self) -> (u32, Vec<u64>) {
+        // SAFETY: as above; all of it is numbers.
+        let error = unsafe { ptr::read_volatile(&raw const (*self.run).__bindgen_anon_1.internal) };
+        (error.suberror, error.data[..error.ndata as usize].to_vec())
+    }
+
+    /// Returns flags, address and size of a fault without memory.
+    pub fn memory_fault(&self) -> (u64, u64, u64) {
         // SAFETY: as above.
-        unsafe { ptr::read_volatile(&raw const (*self.run).__bindgen_anon_1.system_event.type_) }
+        let fault =
+            unsafe { ptr::read_volatile(&raw const (*self.run).__bindgen_anon_1.memory_fault) };
+        (fault.flags, fault.gpa, fault.size)
     }
 
     /// Reads a core register.

@@ -10,8 +10,9 @@ use verdigris_ktap::test_table;
 
 use super::code::{
     CHECK_EXTENSION, CREATE_VCPU, CREATE_VM, DEVICE, GET_STATS_FD, PSCI_0_2, Tiny, device, errno,
-    file, get, map, vm, x,
+    file, get, vm, x,
 };
+use crate::inside::leftovers::Leftovers;
 use crate::inside::sys::{self, ioctl_number};
 
 test_table! { "memory", 60:
@@ -50,15 +51,22 @@ fn statistics_outlive_all_else() {
     }
 }
 
+/// What a vCPU shares stays as it was, readable and writable, and the VM lives on, until nobody has it mapped.
 fn a_mapping_outlives_its_file() {
-    let run = {
-        let vm = vm();
-        let vcpu = file(vm.as_raw_fd(), CREATE_VCPU, 0).expect("a vCPU");
-        map(&vcpu, 8192)
-    };
+    let before = Leftovers::read();
+    let mut tiny = Tiny::new(CODE, PSCI_0_2);
+    tiny.set(x(0), DEVICE);
+    tiny.run().expect("an exit");
+    let told = tiny.mmio();
+    tiny.vm = device().into();
+    tiny.vcpu = device().into();
     thread::sleep(Duration::from_millis(100));
-    // It goes with the process.
-    assert!(!run.is_null());
+    assert_eq!((tiny.mmio(), told.0), (told, DEVICE));
+    tiny.answer([0x5a; 8]);
+    assert_eq!(tiny.mmio().1, [0x5a; 8]);
+    assert_ne!(Leftovers::read(), before, "the VM is gone, but not all of what it shares");
+    drop(tiny);
+    before.compare().expect("all is gone with the mapping");
 }
 
 /// KVM's calls are for the process whose memory the guest has.

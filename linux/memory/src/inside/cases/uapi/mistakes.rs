@@ -10,7 +10,7 @@ use super::code::{
     CORE, CREATE_VCPU, GENERIC, POWER_OFF, PSCI_0_2, RUN, Tiny, errno, file, get, init, list,
     plain, set, vm,
 };
-use super::is_verdigris;
+use crate::inside::counters::is_verdigris;
 use crate::inside::sys::{self, READ, WRITE, ioctl_number, request};
 
 test_table! { "memory", 30:

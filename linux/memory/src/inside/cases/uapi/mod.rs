@@ -6,16 +6,18 @@ mod code;
 mod files;
 mod mistakes;
 mod offers;
+mod promises;
 mod registers;
 mod running;
 
 use verdigris_ktap::Test;
 
 /// Lists the tests.
-pub const TESTS: &[&[Test]] =
-    &[files::TESTS, mistakes::TESTS, offers::TESTS, registers::TESTS, running::TESTS];
-
-/// Tells whether the driver of Verdigris answers, or Linux's own KVM.
-fn is_verdigris() -> bool {
-    std::path::Path::new("/sys/module/verdigris").exists()
-}
+pub const TESTS: &[&[Test]] = &[
+    files::TESTS,
+    mistakes::TESTS,
+    offers::TESTS,
+    promises::TESTS,
+    registers::TESTS,
+    running::TESTS,
+];

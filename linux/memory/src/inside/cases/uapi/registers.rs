@@ -1,12 +1,13 @@
 //! Registers by their numbers.
 
+use std::os::fd::AsRawFd;
+
 use verdigris_ktap::test_table;
 
 use super::code::{
     CORE, CREATE_VCPU, GENERIC, PC, PSCI_0_2, Tiny, errno, file, get, init, list, set, x,
 };
-use super::is_verdigris;
-use std::os::fd::AsRawFd;
+use crate::inside::counters::is_verdigris;
 
 test_table! { "memory", 30:
     the_list_is_complete, registers_keep_what_is_written, numbers_are_checked, a_reset_forgets, the_count_goes_on,
@@ -28,7 +29,8 @@ const COMPARE: u64 = sys(3, 3, 14, 0, 2);
 const MPIDR: u64 = sys(3, 0, 0, 0, 5);
 const PSCI_VERSION: u64 = 0x6030_0000_0014_0000;
 
-const fn sys(op0: u64, op1: u64, crn: u64, crm: u64, op2: u64) -> u64 {
+/// Returns the number of a system register.
+pub const fn sys(op0: u64, op1: u64, crn: u64, crm: u64, op2: u64) -> u64 {
     ARM64 | SIZE_U64 | 0x13_0000 | op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
 }
 
