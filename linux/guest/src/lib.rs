@@ -88,6 +88,10 @@ pub mod program {
     /// `(ipa, page_count, versions, index, count, control)`: checks and writes pages again and again, without
     /// an exit, until [`super::control::STOP`]: see [`super::ledger`].
     pub const LEDGER: u64 = 22;
+    /// `(ipa, count, stride_bytes, shown, control)`: reads `count` doublewords, `stride_bytes` from each to the
+    /// next, again and again, without an exit, and stores what it saw to as many doublewords from `shown` on. Counts rounds as
+    /// SPIN does; the last is a whole one that began when [`super::control::STOP`] was not 0.
+    pub const MIRROR: u64 = 23;
 }
 
 /// Kinds of touches.

@@ -94,6 +94,21 @@ pub fn watch(ipa: u64, page: u64) {
     }
 }
 
+/// Reads doublewords again and again, and shows what it sees, until a whole round that began after the suite said stop.
+pub fn mirror(ipa: u64, count: u64, stride_bytes: u64, shown: u64, page: u64) {
+    let (mut rounds, mut is_last) = (0, false);
+    while !is_last {
+        is_last = stopped(page);
+        rounds += 1;
+        let mut index = 0;
+        while index < count {
+            write(shown + index * WORD_BYTES, read(ipa + index * stride_bytes));
+            index += 1;
+        }
+        write(page + control::ROUNDS as u64 * WORD_BYTES, rounds);
+    }
+}
+
 macro_rules! load {
     ($instruction:literal, $address:expr) => {{
         let value: u64;

@@ -104,6 +104,7 @@ extern "C" fn dispatch(arguments: &mut [u64; 8]) {
         program::EXECUTE => results = execute::execute(a as u32, b, c).into(),
         program::GENERAL => results[0] = general::survive(a),
         program::LEDGER => ledger::run(a, b, c, d, e, f),
+        program::MIRROR => memory::mirror(a, b, c, d, e),
         program::CALL => return general::call(arguments),
         _ => results[0] = u64::MAX,
     }

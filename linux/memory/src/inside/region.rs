@@ -16,6 +16,7 @@ use super::sys::{self, BLOCK, PAGE, check};
 pub struct Region {
     start: usize,
     bytes: usize,
+    kind: Kind,
     file: Option<File>,
 }
 
@@ -58,25 +59,21 @@ impl Region {
         if let Some(file) = &file {
             file.set_len(bytes as u64)?;
         }
-        let region = Self { start: reserve(bytes)?, bytes, file };
+        let region = Self { start: reserve(bytes)?, bytes, kind, file };
         region.map(0..bytes)?;
-        match kind {
-            Kind::Pages => region.advise(0..bytes, libc::MADV_NOHUGEPAGE)?,
-            Kind::Blocks => region.advise(0..bytes, libc::MADV_HUGEPAGE)?,
-            Kind::Shared | Kind::Huge => {}
-        }
         Ok(region)
     }
 
     /// Makes a second view of a shared region.
     pub fn alias(&self) -> Result<Self> {
         let file = self.file.as_ref().expect("a shared region").try_clone()?;
-        let region = Self { start: reserve(self.bytes)?, bytes: self.bytes, file: Some(file) };
+        let (start, bytes, kind) = (reserve(self.bytes)?, self.bytes, self.kind);
+        let region = Self { start, bytes, kind, file: Some(file) };
         region.map(0..self.bytes)?;
         Ok(region)
     }
 
-    /// Maps what a part consists of; what was mapped there is gone.
+    /// Maps what a part consists of, to be huge or not as its kind wants it; what was mapped there is gone.
     pub fn map(&self, part: Range<usize>) -> Result<()> {
         let start = self.at(&part) as *mut libc::c_void;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -87,7 +84,14 @@ impl Region {
         let (flags, offset) = (kind | libc::MAP_FIXED, part.start as i64);
         // SAFETY: the addresses are this region's own, and no reference into them exists.
         let mapped = unsafe { libc::mmap(start, part.len(), protection, flags, fd, offset) };
-        if mapped == libc::MAP_FAILED { Err(Error::last_os_error()) } else { Ok(()) }
+        if mapped == libc::MAP_FAILED {
+            return Err(Error::last_os_error());
+        }
+        match self.kind {
+            Kind::Pages => self.advise(part, libc::MADV_NOHUGEPAGE),
+            Kind::Blocks => self.advise(part, libc::MADV_HUGEPAGE),
+            Kind::Shared | Kind::Huge => Ok(()),
+        }
     }
 
     /// Unmaps a part. The addresses stay this region's own only until somebody else maps something: put it

@@ -105,6 +105,10 @@ static BUS_COUNT: AtomicU64 = AtomicU64::new(0);
 extern "C" fn bus_error(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel hands the handler a siginfo of SIGBUS, which has an address.
     let (address, code) = unsafe { ((*info).si_addr() as u64, (*info).si_code as u64) };
+    // SAFETY: two calls without arguments, that a handler may make.
+    if unsafe { libc::gettid() == libc::getpid() } {
+        return;
+    }
     BUS_ADDRESS.store(address, SeqCst);
     BUS_CODE.store(code, SeqCst);
     BUS_COUNT.fetch_add(1, SeqCst);
@@ -122,7 +126,8 @@ pub fn note_bus_errors() {
     }
 }
 
-/// How many bus errors there were; address and code of the last.
+/// How many bus errors there were; address and code of the last. The process's first thread doesn't count: it runs no
+/// vCPU, and calls for MADV_HWPOISON, of which newer kernels tell the caller too.
 pub fn bus_errors() -> (u64, u64, u64) {
     (BUS_COUNT.load(SeqCst), BUS_ADDRESS.load(SeqCst), BUS_CODE.load(SeqCst))
 }
@@ -208,6 +213,24 @@ pub fn move_pages(addresses: &[usize], node: i32) -> Result<Vec<i32>> {
             nodes.as_ptr(),
             status.as_mut_ptr(),
             MOVE_ALL,
+        )
+    })?;
+    Ok(status)
+}
+
+/// Returns on which node each page of this process is, or a negative error.
+pub fn nodes_of(addresses: &[usize]) -> Result<Vec<i32>> {
+    let (mut status, none) = (vec![0i32; addresses.len()], std::ptr::null::<i32>());
+    // SAFETY: the arrays have an element for each address; without nodes to go to, nothing moves.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            0,
+            addresses.len(),
+            addresses.as_ptr(),
+            none,
+            status.as_mut_ptr(),
+            0,
         )
     })?;
     Ok(status)

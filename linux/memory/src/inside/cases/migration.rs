@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use verdigris_guest::{control, program, touch};
 use verdigris_ktap::{skip, test_table};
 
-use super::support::{HAND, PLAYERS, Scene};
+use super::support::{Blocks, PLAYERS, Scene, expect_blocks_mapped};
 use crate::inside::counters::{Counters, number, write};
-use crate::inside::guest::{DATA, Guest};
+use crate::inside::guest::Guest;
 use crate::inside::ledger::Ledger;
 use crate::inside::pagemap;
 use crate::inside::region::{KINDS, Kind};
@@ -16,13 +15,13 @@ use crate::inside::sys::{self, BLOCK, PAGE};
 
 test_table! { "placement", 300: compact, contiguous_range, soft_offline, to_another_node }
 
-const PAGES: usize = 192;
+const BYTES: usize = 192 * PAGE;
 /// Huge pages of which one page each is kept.
 const SCATTERED: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn frames(guest: &Guest) -> Vec<Option<u64>> {
-    let entries = pagemap::entries(&guest.data, 0..guest.data.pages());
+fn frames(guest: &Guest, pages: usize) -> Vec<Option<u64>> {
+    let entries = pagemap::entries(&guest.data, 0..pages);
     entries.into_iter().map(pagemap::Entry::frame).collect()
 }
 
@@ -30,51 +29,40 @@ fn count_moved(before: &[Option<u64>], after: &[Option<u64>]) -> usize {
     before.iter().zip(after).filter(|(before, after)| before.is_some() && before != after).count()
 }
 
-/// Makes a guest whose pages lie far from each other: one is left of each huge page.
+/// Makes a guest whose first pages lie far from each other: one is left of each huge page, and moves there.
 fn scattered() -> Guest {
     let guest = Guest::new(Kind::Blocks, SCATTERED * BLOCK);
-    for start in (0..guest.data.bytes()).step_by(BLOCK) {
-        guest.data.write(start, 0);
-        guest.data.advise(start + PAGE..start + BLOCK, libc::MADV_DONTNEED).expect("advice");
+    let data = &guest.data;
+    for start in (0..data.bytes()).step_by(BLOCK) {
+        data.write(start, 0);
+        data.advise(start + PAGE..start + BLOCK, libc::MADV_DONTNEED).expect("advice");
     }
     // What is mapped in part only becomes small pages, and those of nobody are free.
     write("/sys/kernel/debug/split_huge_pages", "1");
+    for page in 1..SCATTERED {
+        data.move_pages(page * BLOCK..page * BLOCK + PAGE, page * PAGE).expect("a move");
+    }
     guest
 }
 
-/// Has a guest write its scattered pages all the time while `shake` moves memory; that may wait until the
-/// guest got around. Returns how many pages the host migrated; some of them were the guest's.
-fn while_scattered_pages_are_written(shake: impl FnOnce(&dyn Fn())) -> u64 {
+/// Has a guest keep a ledger on its scattered pages all the time while `shake` moves memory; that may wait until the
+/// guest got on. Returns how many pages the host migrated; some of them were the guest's.
+fn while_scattered_pages_are_used(shake: impl FnOnce(&dyn Fn())) -> u64 {
     let guest = Arc::new(scattered());
-    let mut vcpu = guest.vcpu(HAND);
-    let control = guest.control_address(HAND);
-    let (pages, stride) = (guest.data.pages() as u64, (BLOCK / PAGE) as u64);
-    let thread = std::thread::spawn(move || {
-        vcpu.program(program::SPIN, &[DATA, pages, stride, touch::WRITE, control]);
-    });
-    let (before, old) = (Counters::host(), frames(&guest));
-    shake(&|| {
-        let (rounds, end) = (guest.control(HAND, control::ROUNDS), Instant::now() + PATIENCE);
-        while guest.control(HAND, control::ROUNDS) < rounds + 2 {
-            assert!(Instant::now() < end, "the guest is stuck");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    });
+    let ledger = Ledger::start_on(&guest, PLAYERS, SCATTERED);
+    ledger.wait(2);
+    let (before, old) = (Counters::host(), frames(&guest, SCATTERED));
+    shake(&|| ledger.wait(5));
     let migrated = Counters::host().since(&before, "pgmigrate_success");
-    let moved = count_moved(&old, &frames(&guest));
-    guest.set_control(HAND, control::STOP, 1);
-    thread.join().expect("no panic on the vCPU's thread");
+    let moved = count_moved(&old, &frames(&guest, SCATTERED));
+    ledger.finish();
     assert!(migrated > 0 && moved > 0, "{migrated} pages were migrated, {moved} of the guest's");
-    let rounds = guest.control(HAND, control::ROUNDS);
-    for start in (0..guest.data.bytes()).step_by(BLOCK) {
-        assert_eq!(guest.data.read(start), rounds, "at {start:#x}");
-    }
     migrated
 }
 
 /// Lets the host compact its memory: what moves is its choice, so the guest's pages are what stands alone.
 fn compact() {
-    let migrated = while_scattered_pages_are_written(|wait| {
+    let migrated = while_scattered_pages_are_used(|wait| {
         for _ in 0..2 {
             write("/proc/sys/vm/compact_memory", "1");
             wait();
@@ -90,7 +78,7 @@ fn contiguous_range() {
         skip("the host has no huge pages of 32 MiB");
     }
     let mut got = 0;
-    let migrated = while_scattered_pages_are_written(|wait| {
+    let migrated = while_scattered_pages_are_used(|wait| {
         for count in [32, 56] {
             write(file, &count.to_string());
             got = number(file);
@@ -105,13 +93,13 @@ fn contiguous_range() {
 /// Takes pages away that may soon fail: each moves to another frame at once, and is good as before.
 fn soft_offline() {
     let mut scene = Scene::new(Kind::Pages, 256);
-    let part = scene.part();
+    let (part, pages) = (scene.part(), scene.guest.data.pages());
     scene.fill(part.clone(), 3);
     let before = Counters::host();
     let mut tried = Vec::new();
     // The ledger's pages too, while it writes them: Linux says so if the moment is bad for that.
     for at in (0..part.end).step_by(16 * PAGE) {
-        tried.extend(frames(&scene.guest)[at / PAGE]);
+        tried.extend(frames(&scene.guest, pages)[at / PAGE]);
         let done = scene.guest.data.advise(at..at + PAGE, libc::MADV_SOFT_OFFLINE);
         assert!(done.is_ok() || at < part.start, "{done:?}");
         scene.ledger.wait(1);
@@ -119,7 +107,7 @@ fn soft_offline() {
     // A page may have moved between the look and the advice, so not each frame is off.
     let off: Vec<_> = tried.into_iter().filter(|frame| pagemap::is_poisoned(*frame)).collect();
     assert!(off.len() >= part.len() / PAGE / 32, "{} frames are off", off.len());
-    let mut used = frames(&scene.guest).into_iter().flatten();
+    let mut used = frames(&scene.guest, pages).into_iter().flatten();
     assert!(!used.any(pagemap::is_poisoned), "a page that is off is in use");
     let migrated = Counters::host().since(&before, "pgmigrate_success");
     assert!(migrated >= off.len() as u64, "{migrated} pages were migrated");
@@ -128,13 +116,14 @@ fn soft_offline() {
     sys::give_back(&off);
 }
 
-/// Has Linux move pages to a node until most are there: it gives up at the first that somebody holds at that moment.
-fn move_most(addresses: &[usize], node: i32) {
+/// Has Linux move pages to a node, by `go`, until all are there: it gives up at what somebody holds at that moment.
+fn move_all(addresses: &[usize], node: i32, go: impl Fn()) {
     let end = Instant::now() + PATIENCE;
     loop {
-        let at = sys::move_pages(addresses, node).expect("nodes");
+        go();
+        let at = sys::nodes_of(addresses).expect("nodes");
         let moved = at.iter().filter(|&&status| status == node).count();
-        if moved >= addresses.len() / 2 {
+        if moved == addresses.len() {
             return;
         }
         assert!(Instant::now() < end, "{moved} pages are on node {node}: {at:?}");
@@ -148,24 +137,34 @@ fn to_another_node() {
         skip("the machine has one node");
     }
     for kind in KINDS {
-        let guest = Arc::new(Guest::new(kind, PAGES * PAGE));
+        let guest =
+            Arc::new(Guest::new(kind, if kind == Kind::Blocks { 2 * BLOCK } else { BYTES }));
+        let pages = guest.data.pages();
+        // The page of zeros, which is where the guest reads first, doesn't move.
+        (0..pages).for_each(|page| guest.data.write(page * PAGE, 0));
         let ledger = Ledger::start(&guest, PLAYERS);
         ledger.wait(10);
-        let before = Counters::host();
+        let (before, blocks) = (Counters::host(), Blocks::of(&guest));
         let addresses: Vec<usize> =
-            (0..PAGES).map(|page| guest.data.address(page * PAGE)).collect();
-        for round in 0..4 {
-            let node = (round + 1) % 2;
-            move_most(&addresses, node);
+            (0..pages).map(|page| guest.data.address(page * PAGE)).collect();
+        for node in [1, 0, 1, 0] {
+            move_all(&addresses, node, || {
+                sys::move_pages(&addresses, node).expect("nodes");
+            });
             ledger.wait(5);
         }
-        for round in 0..2 {
-            sys::migrate_self(round % 2, (round + 1) % 2).expect("nodes");
+        for (from, to) in [(0, 1), (1, 0)] {
+            move_all(&addresses, to, || sys::migrate_self(from, to).expect("nodes"));
             ledger.wait(5);
         }
-        let migrated = Counters::host().since(&before, "pgmigrate_success");
+        let now = Counters::host();
+        let migrated = now.since(&before, "pgmigrate_success");
         println!("{kind:?}: {migrated} pages migrated");
-        assert!(migrated >= 2 * PAGES as u64, "{migrated} pages were migrated");
+        assert!(migrated >= 5 * pages as u64, "{migrated} pages were migrated");
+        if kind == Kind::Blocks {
+            assert!(now.since(&before, "thp_migration_success") >= 5 * 2, "blocks came to pieces");
+            expect_blocks_mapped(&guest, blocks, 5);
+        }
         ledger.finish();
     }
 }

@@ -3,6 +3,7 @@
 mod advice;
 mod ageing;
 mod around;
+mod beside;
 mod dirty;
 mod figures;
 mod huge;

@@ -1,19 +1,21 @@
 //! Memory slots that come, go, move and change while vCPUs run, and what the interface refuses.
 
 use std::io::Error;
+use std::ops::Range;
 use std::sync::Arc;
 
 use kvm_bindings::kvm_userspace_memory_region;
-use verdigris_guest::{pattern, program};
+use verdigris_guest::{pattern, program, touch};
 use verdigris_ktap::test_table;
 
-use super::support::{HAND, PLAYERS, Scene, halves};
-use crate::inside::guest::{DATA, Guest};
+use super::beside::Job;
+use super::support::{Blocks, HAND, PLAYERS, Scene, filled, halves};
+use crate::inside::guest::{DATA, DATA_SLOT, Guest};
 use crate::inside::ledger::Ledger;
-use crate::inside::region::{Kind, Region};
-use crate::inside::sys::PAGE;
+use crate::inside::region::{KINDS, Kind, Region};
+use crate::inside::sys::{BLOCK, PAGE};
 use crate::inside::vcpu::Exit;
-use crate::inside::vm::{LOG, READONLY, Vm};
+use crate::inside::vm::{LOG, READONLY, Vm, pages_of};
 
 test_table! { "memory", 300:
     slots_come_and_go, slots_move, flags_change_under_the_guest, two_slots_of_one_memory,
@@ -39,23 +41,56 @@ fn expect_store(scene: &mut Scene, address: u64, value: u64) {
     }
 }
 
+/// The addresses of the slot beside the data, where it is now.
+fn other_addresses(at: u64) -> Range<u64> {
+    at..at + (PAGES * PAGE) as u64
+}
+
+/// Has a slot taken away, by `take`, in which a vCPU reads: its next access is one to a device.
+fn take_from_reader(scene: &mut Scene, addresses: &Range<u64>, take: impl FnOnce(&Guest)) {
+    let exit = scene.until_taken(Job::look(addresses), take);
+    let Exit::Load(at, 8) = exit else { panic!("{exit:x?}, where no slot is") };
+    assert!(addresses.contains(&at) && at.is_multiple_of(PAGE as u64), "{at:#x}");
+    scene.drain();
+}
+
+/// The same with a vCPU that writes; returns the address of the first store that found no memory, and its value.
+fn take_from_writer(
+    scene: &mut Scene,
+    addresses: &Range<u64>,
+    take: impl FnOnce(&Guest),
+) -> (u64, u64) {
+    let exit = scene.until_taken(Job::write(addresses), take);
+    let Exit::Store(at, value) = exit else { panic!("{exit:x?}, where no slot is") };
+    assert!(addresses.contains(&at) && at.is_multiple_of(PAGE as u64), "{at:#x}");
+    scene.drain();
+    (at, value)
+}
+
 fn slots_come_and_go() {
     let mut scene = Scene::new(Kind::Pages, PAGES);
     let other = Region::new(Kind::Pages, PAGES * PAGE).expect("memory");
-    for round in 1..12u64 {
-        scene.guest.vm.add(OTHER, OTHER_AT, &other, other.all(), 0);
+    let (addresses, take) = (other_addresses(OTHER_AT), |guest: &Guest| guest.vm.delete(OTHER));
+    for round in 1..9u64 {
+        let come = |guest: &Guest| guest.vm.add(OTHER, OTHER_AT, &other, other.all(), 0);
+        come(&scene.guest);
         scene.hand.program(program::FILL, &[OTHER_AT, other.bytes() as u64, round]);
-        scene.guest.vm.delete(OTHER);
+        take_from_reader(&mut scene, &addresses, take);
+        come(&scene.guest);
+        let (stopped_at, value) = take_from_writer(&mut scene, &addresses, take);
         // Without the slot it is a device, of whom a value comes back.
-        scene.hand.begin(program::WRITE, &[OTHER_AT + 0x18, round]);
-        expect_store(&mut scene, OTHER_AT + 0x18, round);
-        scene.hand.finish();
         scene.hand.begin(program::READ, &[OTHER_AT]);
         scene.hand.answer(round ^ 0xff);
         assert_eq!(scene.hand.run(), Exit::Load(OTHER_AT, 8));
         assert_eq!(scene.hand.finish()[1], round ^ 0xff);
-        for at in (0..other.bytes()).step_by(PAGE / 2) {
-            assert_eq!(other.read(at), pattern(OTHER_AT + at as u64, round));
+        // Pages before that of the first store that failed are of its round, the others of the one before.
+        for at in (0..other.bytes()).step_by(8) {
+            let address = OTHER_AT + at as u64;
+            let expected = match at.is_multiple_of(PAGE) {
+                true => value - u64::from(address >= stopped_at),
+                false => pattern(address, round),
+            };
+            assert_eq!(other.read(at), expected, "at {at:#x}, stopped at {stopped_at:#x}");
         }
     }
     scene.finish();
@@ -66,32 +101,63 @@ fn slots_move() {
     let other = Region::new(Kind::Pages, PAGES * PAGE).expect("memory");
     scene.guest.vm.add(OTHER, OTHER_AT, &other, other.all(), 0);
     scene.hand.program(program::FILL, &[OTHER_AT, other.bytes() as u64, 1]);
-    for round in 1..12u64 {
+    for round in 1..9u64 {
         let (old, new) = (OTHER_AT + ((round - 1) << 24), OTHER_AT + (round << 24));
-        scene.guest.vm.add(OTHER, new, &other, other.all(), 0);
-        for at in (0..other.bytes()).step_by(PAGE) {
-            let expected = pattern(OTHER_AT + at as u64, 1);
-            assert_eq!(scene.hand.program(program::READ, &[new + at as u64])[1], expected);
+        take_from_reader(&mut scene, &other_addresses(old), |guest| {
+            guest.vm.add(OTHER, new, &other, other.all(), 0);
+        });
+        let seen = scene.look_once(Job::look(&other_addresses(new)));
+        for (at, seen) in (0..other.bytes()).step_by(PAGE).zip(seen) {
+            assert_eq!(seen, pattern(OTHER_AT + at as u64, 1), "at {at:#x}");
         }
         scene.hand.begin(program::WRITE, &[old, 7]);
         expect_store(&mut scene, old, 7);
         scene.hand.finish();
     }
+    for at in (0..other.bytes()).step_by(8) {
+        assert_eq!(other.read(at), pattern(OTHER_AT + at as u64, 1), "at {at:#x}");
+    }
     scene.finish();
 }
 
+/// Turns logging on and off while vCPUs write. Pages that were written meanwhile as a whole, and once more, are in the log.
+fn log_for_a_while(guest: &Guest, ledger: &Ledger) {
+    let pages = guest.data.pages();
+    let versions = || -> Vec<u64> { (0..pages).map(|page| guest.version(page)).collect() };
+    guest.vm.add(DATA_SLOT, DATA, &guest.data, guest.data.all(), LOG);
+    let before = versions();
+    ledger.wait(8);
+    let after = versions();
+    let log = pages_of(&guest.vm.dirty_log(DATA_SLOT, pages).expect("a log"));
+    let written: Vec<usize> = (0..pages).filter(|&page| after[page] > before[page] + 1).collect();
+    assert!(!written.is_empty(), "the guest has written");
+    let lost: Vec<_> = written.iter().filter(|page| log.binary_search(page).is_err()).collect();
+    assert!(lost.is_empty(), "{lost:?} of {written:?} are not in the log");
+    guest.vm.add(DATA_SLOT, DATA, &guest.data, guest.data.all(), 0);
+    ledger.wait(2);
+}
+
+/// Blocks become pages when the log begins, and blocks again when it has ended.
 fn flags_change_under_the_guest() {
-    let guest = Arc::new(Guest::new(Kind::Blocks, 2 * PAGES * PAGE));
-    let ledger = Ledger::start(&guest, PLAYERS);
-    for _ in 0..20 {
-        guest.vm.add(1, DATA, &guest.data, guest.data.all(), LOG);
-        ledger.wait(2);
-        let log = guest.vm.dirty_log(1, guest.data.pages()).expect("a log");
-        assert!(log.iter().any(|&word| word != 0), "the guest has written");
-        guest.vm.add(1, DATA, &guest.data, guest.data.all(), 0);
-        ledger.wait(2);
+    const BLOCKS: u64 = 4;
+    const ROUNDS: u64 = 8;
+    for kind in KINDS {
+        let bytes = if kind == Kind::Blocks { BLOCKS as usize * BLOCK } else { 2 * PAGES * PAGE };
+        let guest = Arc::new(Guest::new(kind, bytes));
+        let words = [DATA, guest.data.pages() as u64, 1, touch::WRITE];
+        guest.vcpu(HAND).program(program::TOUCH, &words);
+        let begin = Blocks::of(&guest);
+        let ledger = Ledger::start(&guest, PLAYERS);
+        (0..ROUNDS).for_each(|_| log_for_a_while(&guest, &ledger));
+        let end = Blocks::of(&guest);
+        ledger.finish();
+        println!("{kind:?}: {begin:?} at first, {end:?} in the end");
+        if let (Kind::Blocks, Some(begin), Some(end)) = (kind, begin, end) {
+            assert!(begin.mapped >= BLOCKS, "{begin:?}");
+            assert!(end.split >= begin.split + BLOCKS * ROUNDS / 2, "{begin:?}, {end:?}");
+            assert!(end.collapsed >= begin.collapsed + BLOCKS * ROUNDS / 2, "{begin:?}, {end:?}");
+        }
     }
-    ledger.finish();
 }
 
 /// What is written through one is read through the other, and what Linux takes away is gone from both.
@@ -100,18 +166,21 @@ fn two_slots_of_one_memory() {
     let part = scene.part();
     scene.guest.vm.add(OTHER, OTHER_AT, &scene.guest.data, part.clone(), 0);
     let (_, rest) = halves(&part);
-    for seed in 1..8 {
+    let other = |at: usize| OTHER_AT + (at - part.start) as u64;
+    for seed in 1..5 {
         scene.fill(part.clone(), seed);
-        for at in (0..part.len()).step_by(PAGE) {
-            let expected = pattern(DATA + (part.start + at) as u64, seed);
-            assert_eq!(scene.hand.program(program::READ, &[OTHER_AT + at as u64])[1], expected);
-        }
-        scene.guest.data.advise(rest.clone(), libc::MADV_DONTNEED).expect("advice");
-        let second = OTHER_AT + (rest.start - part.start) as u64;
-        assert_eq!(scene.read(rest.start), 0);
-        assert_eq!(scene.hand.program(program::READ, &[second + 8])[1], 0);
-        scene.hand.program(program::WRITE, &[second, seed]);
+        // Of the part, by offsets from its start.
+        let old = |at: usize| filled(part.start + at, seed);
+        scene.watch(
+            &other_addresses(OTHER_AT),
+            old,
+            |guest| guest.data.advise(rest.clone(), libc::MADV_DONTNEED).expect("advice"),
+            |at| if rest.contains(&(part.start + at)) { 0 } else { old(at) },
+        );
+        scene.compare(&rest, |_| 0);
+        scene.hand.program(program::WRITE, &[other(rest.start), seed]);
         assert_eq!(scene.read(rest.start), seed);
+        assert_eq!(scene.guest.data.read(rest.start), seed);
     }
     scene.finish();
 }

@@ -1,15 +1,17 @@
 //! What many tests begin with.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
-use verdigris_guest::program;
+use verdigris_guest::{pattern, program};
 
-use crate::inside::guest::Guest;
+use super::beside::{self, End, Job, LINE_BYTES, Work};
+use crate::inside::guest::{DATA, Guest};
 use crate::inside::ledger::Ledger;
-use crate::inside::region::Kind;
-use crate::inside::sys::PAGE;
-use crate::inside::vcpu::Vcpu;
+use crate::inside::region::{Kind, Region};
+use crate::inside::sys::{BLOCK, PAGE};
+use crate::inside::vcpu::{Exit, Vcpu};
 
 /// vCPUs that keep the ledger.
 pub const PLAYERS: usize = 2;
@@ -31,6 +33,16 @@ impl Scene {
     /// Makes a scene with data of a kind; each half has so many pages.
     pub fn new(kind: Kind, half_pages: usize) -> Self {
         Self::on(Guest::new(kind, 2 * half_pages * PAGE))
+    }
+
+    /// Makes a scene with data of a kind that has blocks, if it is to: two of them in each half, or else so many pages.
+    pub fn with_blocks(kind: Kind, half_pages: usize) -> Self {
+        if kind != Kind::Blocks {
+            return Self::new(kind, half_pages);
+        }
+        let guest = Guest::new(kind, 4 * BLOCK);
+        touch_blocks(&guest.data, &guest.data.all());
+        Self::on(guest)
     }
 
     /// Makes a scene of a guest.
@@ -59,11 +71,63 @@ impl Scene {
         self.hand.program(program::FILL, &[start, part.len() as u64, seed]);
     }
 
-    /// Lets the guest compare a part with what FILL wrote.
+    /// Compares a part with what FILL wrote, by the guest, and then by the host: a guest that still has another
+    /// page than the host agrees with itself.
     pub fn check(&mut self, part: Range<usize>, seed: u64) {
         let start = self.guest.page_address(0) + part.start as u64;
         let found = self.hand.program(program::CHECK, &[start, part.len() as u64, seed]);
         assert_eq!(found[1], 0, "wrong doublewords, the first at {:#x}", found[2]);
+        for at in part.step_by(8) {
+            assert_eq!(self.guest.data.read(at), filled(at, seed), "at {at:#x}, for the host");
+        }
+    }
+
+    /// Compares a part with what should be, by offset: each doubleword for the host, one of each [`LINE_BYTES`] for the guest.
+    pub fn compare(&mut self, part: &Range<usize>, expected: impl Fn(usize) -> u64) {
+        let seen = self.look_once(Job::look_at_lines(&addresses(part)));
+        for (at, seen) in part.clone().step_by(LINE_BYTES).zip(seen) {
+            assert_eq!(seen, expected(at), "at {at:#x}, for the guest");
+        }
+        for at in part.clone().step_by(8) {
+            assert_eq!(self.guest.data.read(at), expected(at), "at {at:#x}, for the host");
+        }
+    }
+
+    /// Has the test's vCPU look at places once; returns what it saw.
+    pub fn look_once(&mut self, job: Job) -> Vec<u64> {
+        beside::look_once(&self.guest, &mut self.hand, job)
+    }
+
+    /// Has the test's vCPU look at the first doublewords of pages while `act` acts; compares what it sees before and after with what
+    /// should be, by offset from the first page.
+    pub fn watch(
+        &mut self,
+        addresses: &Range<u64>,
+        before: impl Fn(usize) -> u64,
+        act: impl FnOnce(&Guest),
+        after: impl Fn(usize) -> u64,
+    ) {
+        let seen = beside::watch(&self.guest, &mut self.hand, Job::look(addresses), act);
+        for (page, (first, last)) in seen.before.into_iter().zip(seen.after).enumerate() {
+            let at = page * PAGE;
+            assert_eq!(first, before(at), "at {at:#x} of {addresses:x?}, at first");
+            assert_eq!(last, after(at), "at {at:#x} of {addresses:x?}, afterwards");
+        }
+    }
+
+    /// Has the test's vCPU do a job while `act` acts.
+    pub fn beside(&mut self, job: Job, act: impl FnOnce(&Work)) -> End {
+        beside::run(&self.guest, &mut self.hand, job, act)
+    }
+
+    /// Has the test's vCPU do a job until `take` takes its memory away; see [`beside::run_until_taken`].
+    pub fn until_taken(&mut self, job: Job, take: impl FnOnce(&Guest)) -> Exit {
+        beside::run_until_taken(&self.guest, &mut self.hand, job, take)
+    }
+
+    /// Ends what [`Scene::until_taken`] left in its midst, once there is memory again.
+    pub fn drain(&mut self) {
+        beside::drain(&mut self.hand);
     }
 
     /// Lets the guest read a doubleword.
@@ -85,8 +149,56 @@ impl Scene {
     }
 }
 
+/// What FILL with a seed leaves at an offset of the data.
+pub fn filled(offset: usize, seed: u64) -> u64 {
+    pattern(DATA + offset as u64, seed)
+}
+
+/// Where a part of the data is for the guest.
+pub fn addresses(part: &Range<usize>) -> Range<u64> {
+    DATA + part.start as u64..DATA + part.end as u64
+}
+
 /// Splits a part into two halves, at a page.
 pub fn halves(part: &Range<usize>) -> (Range<usize>, Range<usize>) {
     let middle = part.start + part.len() / 2 / PAGE * PAGE;
     (part.start..middle, middle..part.end)
+}
+
+/// Touches each block of a part by the host, so that it is one: where the guest reads first, Linux has the huge page of
+/// zeros, and breaks it up at the first write.
+pub fn touch_blocks(data: &Region, part: &Range<usize>) {
+    part.clone().step_by(BLOCK).for_each(|at| data.write(at, 0));
+}
+
+/// Tells whether the driver of Verdigris answers, or Linux's own KVM.
+pub fn is_verdigris() -> bool {
+    Path::new("/sys/module/verdigris").exists()
+}
+
+/// Counts of a VM's blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    /// Mapped by a fault.
+    pub mapped: u64,
+    /// Made of pages.
+    pub collapsed: u64,
+    /// Made to pages.
+    pub split: u64,
+}
+
+impl Blocks {
+    /// Reads them; none on Linux's own KVM, which doesn't count them.
+    pub fn of(guest: &Guest) -> Option<Self> {
+        let values = is_verdigris().then(|| guest.vm.statistics())?;
+        let [mapped, collapsed, split] =
+            ["blocks_mapped", "fw_blocks_collapsed", "fw_blocks_split"].map(|name| values[name]);
+        Some(Self { mapped, collapsed, split })
+    }
+}
+
+/// Expects that at least so many blocks were mapped since `before`.
+pub fn expect_blocks_mapped(guest: &Guest, before: Option<Blocks>, least: u64) {
+    let (Some(before), Some(now)) = (before, Blocks::of(guest)) else { return };
+    assert!(now.mapped >= before.mapped + least, "{before:?} before, {now:?} now");
 }
