@@ -1,7 +1,5 @@
 //! The program, where there is a host to run it.
 
-#![allow(dead_code)]
-
 mod cases;
 mod cgroup;
 mod counters;
