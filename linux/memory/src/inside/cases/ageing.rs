@@ -70,6 +70,12 @@ impl Hot {
         pagemap::swapped(&self.guest.data, HOT.end..PAGES)
     }
 
+    /// Counts the pages of this process in swap that aren't the guest's.
+    fn others_out(&self) -> usize {
+        let kib = Counters::read("/proc/self/status").get("VmSwap") as usize;
+        (kib * 1024 / PAGE).saturating_sub(pagemap::swapped(&self.guest.data, 0..PAGES))
+    }
+
     /// Stops the guest, and looks at every byte, from both sides.
     fn finish(self) {
         self.guest.set_control(HAND, control::STOP, 1);
@@ -115,21 +121,25 @@ fn reclaim_a_quarter(name: &str) -> Quarter {
     let group = Group::join(name);
     let hot = Hot::start();
     let before = Counters::host();
-    let (mut cold_out, mut out) = (0, 0);
-    while out < PAGES as u64 / 4 {
+    let (mut cold, mut hot_out) = (0, 0);
+    while cold + hot_out < PAGES / 4 {
         // A pass is over when the driver has flushed (`age_flush_ms`): touches right after a question are seen from then on.
         std::thread::sleep(PASS);
         hot.wait(2);
         _ = group.try_set("memory.reclaim", "1M");
         // No page is one of zeros, so all that goes is written.
-        out = Counters::host().since(&before, "pswpout");
-        // What is hot comes back at once: so hot pages are what went out and isn't cold.
-        cold_out = hot.cold_out();
+        let out = Counters::host().since(&before, "pswpout") as usize;
+        cold = hot.cold_out();
+        // What is hot comes back at once: so hot pages are what went out, and isn't cold nor of the process beside the guest.
+        hot_out = out.saturating_sub(cold + hot.others_out());
     }
     let answers = answers(&hot.guest);
-    println!("{FIGURE}{name}: {out} pages went out, {cold_out} of them cold; {answers:?} answers");
+    println!("{FIGURE}{name}: {cold} cold pages went out, {hot_out} hot ones");
+    if let Some((questions, young)) = answers {
+        println!("{FIGURE}{name}: {young} times young, of {questions} questions");
+    }
     hot.finish();
-    Quarter { cold: cold_out, hot: (out as usize).saturating_sub(cold_out), answers }
+    Quarter { cold, hot: hot_out, answers }
 }
 
 /// Of the first quarter of memory that goes, at least 95 % is cold.
