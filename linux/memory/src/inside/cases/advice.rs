@@ -7,7 +7,7 @@ use verdigris_ktap::test_table;
 
 use super::beside::Job;
 use super::support::{
-    Blocks, Scene, addresses, expect_blocks_mapped, filled, halves, touch_blocks,
+    Blocks, Scene, addresses, expect_blocks_mapped, filled, halves, taken, touch_blocks,
 };
 use crate::inside::cgroup::Group;
 use crate::inside::counters::Counters;
@@ -29,7 +29,7 @@ fn dontneed() {
         let mut scene = Scene::with_blocks(kind, PAGES / 2);
         let part = scene.part();
         let is_kept = kind == Kind::Shared;
-        for seed in 1..3 {
+        for seed in 1..4 {
             let before = Blocks::of(&scene.guest);
             if kind == Kind::Blocks {
                 // Without the tables of small pages.
@@ -40,23 +40,33 @@ fn dontneed() {
             if kind == Kind::Blocks {
                 expect_blocks_mapped(&scene.guest, before, 2);
             }
-            let left = |at| if is_kept { filled(at, seed) } else { 0 };
-            let (old, new) = (|at| filled(part.start + at, seed), |at: usize| seed ^ at as u64);
+            let gone = taken(&part, seed);
+            let is_lost = |at: usize| !is_kept && gone.contains(&at);
+            let left = |at| if is_lost(at) { 0 } else { filled(at, seed) };
+            let (old, new) = (
+                |at| filled(part.start + at, seed),
+                |at: usize| if gone.contains(&at) { seed ^ at as u64 } else { left(at) },
+            );
             scene.watch(
                 &addresses(&part),
                 old,
-                |guest| guest.data.advise(part.clone(), libc::MADV_DONTNEED).expect("advice"),
+                |guest| guest.data.advise(gone.clone(), libc::MADV_DONTNEED).expect("advice"),
                 |at| left(part.start + at),
             );
             // The page of zeros goes, too.
             scene.watch(
                 &addresses(&part),
                 |at| left(part.start + at),
-                |guest| part.clone().step_by(PAGE).for_each(|at| guest.data.write(at, new(at))),
+                |guest| gone.clone().step_by(PAGE).for_each(|at| guest.data.write(at, new(at))),
                 |at| new(part.start + at),
             );
             let is_new = |at: usize| at.is_multiple_of(PAGE);
             scene.compare(&part, |at| if is_new(at) { new(at) } else { left(at) });
+        }
+        if !is_kept {
+            scene.watch_pages_go(|guest, page| {
+                guest.data.advise(page, libc::MADV_DONTNEED).expect("advice");
+            });
         }
         // Pages that nobody asks to have back are found by the guest at once.
         scene.guest.data.advise(part.clone(), libc::MADV_DONTNEED).expect("advice");

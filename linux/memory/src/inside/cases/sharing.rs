@@ -8,7 +8,7 @@ use verdigris_ktap::test_table;
 
 use super::beside::{Job, LINE_BYTES, Work};
 use super::support::{
-    Blocks, Scene, addresses, expect_blocks_mapped, filled, halves, is_verdigris, touch_blocks,
+    Blocks, Scene, addresses, expect_blocks_mapped, filled, is_verdigris, taken, touch_blocks,
 };
 use crate::inside::guest::Guest;
 use crate::inside::pagemap;
@@ -20,7 +20,7 @@ test_table! { "memory", 300: fork_copies_on_write, protect, move_under_the_guest
 
 const PAGES: usize = 128;
 /// How often each thing is done.
-const SEEDS: std::ops::RangeInclusive<u64> = 1..=2;
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=3;
 const WRITABLE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 /// Has new memory in a part, in blocks if it has such: what became small pages stays so.
@@ -67,7 +67,7 @@ fn fork_copies_on_write() {
     for kind in [Kind::Pages, Kind::Blocks] {
         let mut scene = Scene::with_blocks(kind, PAGES);
         let part = scene.part();
-        for seed in SEEDS {
+        for seed in 1..3 {
             let blocks = Blocks::of(&scene.guest);
             renew(&scene, kind, &part);
             scene.fill(part.clone(), seed);
@@ -135,16 +135,16 @@ fn protect() {
     for kind in KINDS {
         let mut scene = Scene::with_blocks(kind, PAGES);
         let (part, ledger_part) = (scene.part(), scene.ledger_part());
-        let (closed, open) = halves(&part);
         for seed in SEEDS {
-            let before = Blocks::of(&scene.guest);
+            let (before, closed) = (Blocks::of(&scene.guest), taken(&part, seed));
+            renew(&scene, kind, &part);
             scene.fill(part.clone(), seed);
+            if kind == Kind::Blocks {
+                expect_blocks_mapped(&scene.guest, before, 2);
+            }
             close(&mut scene, &closed, seed);
             make_readonly(&mut scene, &closed, seed);
-            scene.check(open.clone(), seed);
-            if kind == Kind::Blocks {
-                expect_blocks_mapped(&scene.guest, before, 1);
-            }
+            scene.check(closed.end..part.end, seed);
         }
         // The ledger's memory is readable and writable at any moment: whether it may be executed too is all the same.
         for _ in 0..20 {
@@ -162,7 +162,7 @@ fn move_under_the_guest() {
     for kind in [Kind::Pages, Kind::Blocks] {
         let mut scene = Scene::with_blocks(kind, PAGES);
         let part = scene.part();
-        let (from, to) = halves(&part);
+        let half_bytes = part.len() / 2;
         for seed in SEEDS {
             let before = Blocks::of(&scene.guest);
             renew(&scene, kind, &part);
@@ -170,19 +170,28 @@ fn move_under_the_guest() {
             if kind == Kind::Blocks {
                 expect_blocks_mapped(&scene.guest, before, 2);
             }
+            let from = taken(&part, seed);
             // The pattern is that of the old place.
-            let moved =
-                |at: usize| if from.contains(&at) { 0 } else { filled(at - from.len(), seed) };
+            let moved = |at: usize| match at {
+                at if from.contains(&at) => 0,
+                at if from.contains(&(at - half_bytes)) => filled(at - half_bytes, seed),
+                at => filled(at, seed),
+            };
             scene.watch(
                 &addresses(&part),
                 |at| filled(part.start + at, seed),
-                |guest| guest.data.move_pages(from.clone(), to.start).expect("a move"),
+                |guest| {
+                    guest.data.move_pages(from.clone(), from.start + half_bytes).expect("a move");
+                },
                 |at| moved(part.start + at),
             );
             scene.compare(&part, moved);
             scene.fill(part.clone(), seed + 50);
             scene.check(part.clone(), seed + 50);
         }
+        scene.watch_pages_go(|guest, page| {
+            guest.data.move_pages(page.clone(), page.start + half_bytes).expect("a move");
+        });
         scene.finish();
     }
 }
@@ -202,19 +211,19 @@ fn unmap_under_the_guest() {
     for kind in KINDS {
         let mut scene = Scene::with_blocks(kind, PAGES);
         let part = scene.part();
-        let (gone, kept) = halves(&part);
         for seed in SEEDS {
-            let before = Blocks::of(&scene.guest);
+            let (before, gone) = (Blocks::of(&scene.guest), taken(&part, seed));
+            renew(&scene, kind, &part);
             scene.fill(part.clone(), seed);
+            if kind == Kind::Blocks {
+                expect_blocks_mapped(&scene.guest, before, 2);
+            }
             unmap_beside(&mut scene, kind, Job::look(&addresses(&gone)), &gone);
             let is_kept = kind == Kind::Shared;
             scene.compare(&gone, |at| if is_kept { filled(at, seed) } else { 0 });
             scene.fill(gone.clone(), seed);
             unmap_beside(&mut scene, kind, Job::write(&addresses(&gone)), &gone);
-            scene.check(kept.clone(), seed);
-            if kind == Kind::Blocks {
-                expect_blocks_mapped(&scene.guest, before, 2);
-            }
+            scene.check(gone.end..part.end, seed);
         }
         scene.finish();
     }
@@ -224,9 +233,9 @@ fn unmap_under_the_guest() {
 fn punch_holes() {
     let mut scene = Scene::new(Kind::Shared, PAGES);
     let part = scene.part();
-    let (hole, _) = halves(&part);
-    for seed in 1..6 {
+    for seed in SEEDS {
         scene.fill(part.clone(), seed);
+        let hole = taken(&part, seed);
         let punched = |at: usize| if hole.contains(&at) { 0 } else { filled(at, seed) };
         scene.watch(
             &addresses(&part),
@@ -239,5 +248,6 @@ fn punch_holes() {
         let is_new = |at: usize| hole.contains(&at) && at.is_multiple_of(PAGE);
         scene.compare(&part, |at| if is_new(at) { seed } else { punched(at) });
     }
+    scene.watch_pages_go(|guest, page| guest.data.punch(page).expect("a hole"));
     scene.finish();
 }

@@ -9,7 +9,7 @@ use verdigris_guest::{pattern, program, touch};
 use verdigris_ktap::test_table;
 
 use super::beside::Job;
-use super::support::{Blocks, HAND, PLAYERS, Scene, filled, halves};
+use super::support::{Blocks, HAND, PLAYERS, Scene, filled, taken};
 use crate::inside::guest::{DATA, DATA_SLOT, Guest};
 use crate::inside::ledger::Ledger;
 use crate::inside::region::{KINDS, Kind, Region};
@@ -165,9 +165,9 @@ fn two_slots_of_one_memory() {
     let mut scene = Scene::new(Kind::Pages, PAGES);
     let part = scene.part();
     scene.guest.vm.add(OTHER, OTHER_AT, &scene.guest.data, part.clone(), 0);
-    let (_, rest) = halves(&part);
     let other = |at: usize| OTHER_AT + (at - part.start) as u64;
     for seed in 1..5 {
+        let rest = taken(&part, seed);
         scene.fill(part.clone(), seed);
         // Of the part, by offsets from its start.
         let old = |at: usize| filled(part.start + at, seed);

@@ -115,6 +115,23 @@ impl Scene {
         }
     }
 
+    /// Takes one page at a time, by `take`, under a vCPU that looks at nothing else, and must see 0 at once. Often: whenever
+    /// the vCPU happens to leave the guest at that moment, nothing is shown.
+    pub fn watch_pages_go(&mut self, take: impl Fn(&Guest, Range<usize>)) {
+        const TIMES: usize = 24;
+        for round in 0..TIMES {
+            let start = self.part().start + round * PAGE;
+            let page = start..start + PAGE;
+            self.fill(page.clone(), 7);
+            self.watch(
+                &addresses(&page),
+                |_| filled(start, 7),
+                |guest| take(guest, page.clone()),
+                |_| 0,
+            );
+        }
+    }
+
     /// Has the test's vCPU do a job while `act` acts.
     pub fn beside(&mut self, job: Job, act: impl FnOnce(&Work)) -> End {
         beside::run(&self.guest, &mut self.hand, job, act)
@@ -163,6 +180,17 @@ pub fn addresses(part: &Range<usize>) -> Range<u64> {
 pub fn halves(part: &Range<usize>) -> (Range<usize>, Range<usize>) {
     let middle = part.start + part.len() / 2 / PAGE * PAGE;
     (part.start..middle, middle..part.end)
+}
+
+/// What of a part is taken away in some round, counted from 1: half of it, then one page at a time. Half of it comes in
+/// blocks, where there are any. A page goes in a moment, before the next tick could empty a vCPU's TLB; and its invalidation in the host's own
+/// tables has no other effect, while QEMU empties a TLB for a range of many pages.
+pub fn taken(part: &Range<usize>, round: u64) -> Range<usize> {
+    if round == 1 {
+        return halves(part).0;
+    }
+    let start = part.start + round as usize * PAGE;
+    start..start + PAGE
 }
 
 /// Touches each block of a part by the host, so that it is one: where the guest reads first, Linux has the huge page of
