@@ -3,7 +3,7 @@
 //! A call that finds an entry already invalid (or already read-only) may be looking at another CPU's
 //! work whose invalidation is still under way. If it returned now, its caller would believe the page
 //! clean. So each batch that takes something away counts itself begun before its first store and done
-//! after its last barrier; a call that would return without an invalidation of its own over such entries
+//! after its last barrier, for which it holds a [`Counted`]; a call that would return without an invalidation of its own over such entries
 //! compares the two, and invalidates its own range if a batch is under way.
 //!
 //! The reader's order is what makes the comparison safe: entries, `dmb ishld`, `done`, then `begun`. A
@@ -25,18 +25,14 @@ impl Batches {
     }
 
     /// Counts a batch before its first store.
-    pub fn begin(&self) {
+    pub fn begin(&self) -> Counted<'_> {
         // Relaxed: the store that takes something away is a release, and comes later.
         self.begun.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a batch after its last barrier.
-    pub fn finish(&self) {
-        self.done.fetch_add(1, Ordering::Release);
+        Counted(self)
     }
 
     /// Tells whether a batch besides the caller's own is under way, after its entries were exchanged.
-    pub fn others_under_way(&self) -> bool {
+    pub fn others_under_way(&self, _own: &Counted<'_>) -> bool {
         fence(Ordering::Acquire);
         let done = self.done.load(Ordering::Acquire);
         self.begun.load(Ordering::Acquire) - done > 1
@@ -54,6 +50,18 @@ impl Batches {
         }
         let done = self.done.load(Ordering::Acquire);
         self.begun.load(Ordering::Acquire) != done
+    }
+}
+
+/// A batch that is under way. Dropping it counts the batch done, which is after its last barrier.
+///
+/// [`Stage2::flush`](crate::Stage2) asks for it, so the compiler refuses an invalidation after the count.
+#[must_use = "a batch is under way until its invalidation is complete"]
+pub struct Counted<'a>(&'a Batches);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.done.fetch_add(1, Ordering::Release);
     }
 }
 

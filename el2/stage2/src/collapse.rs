@@ -149,12 +149,12 @@ impl Stage2 {
 
     /// Breaks the table off; `false` if another CPU was faster.
     fn break_table<E: Env>(&self, env: &E, full: &Full<'_>) -> bool {
-        self.batches.begin();
+        let batch = self.batches.begin();
         let broken = full.at.entry().exchange(full.at.old, broken()).is_ok();
         if broken {
-            self.flush(env, once(Span::range(full.span)));
+            self.flush(env, &batch, once(Span::range(full.span)));
         }
-        self.batches.finish();
+        drop(batch);
         broken
     }
 

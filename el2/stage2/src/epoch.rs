@@ -17,6 +17,7 @@
 //! the invalidation and didn't wait for it. Here `flushed` moves after the last DSB, and loom is shown
 //! what happens otherwise.
 
+use crate::batches::Counted;
 use crate::hardware::{Env, Tlb};
 use crate::leaves::Mask;
 use crate::stage2::Stage2;
@@ -107,8 +108,7 @@ impl Stage2 {
     ///
     /// Of `all`, the leaves in `young` had their access flag set in the value that the exchange
     /// *returned*. The others are old, and left out where the epoch proves them absent from every TLB.
-    /// Between the caller's `batches.begin` and `finish`.
-    pub(crate) fn flush_taken<E: Env>(&self, env: &E, all: Mask, young: u64) {
+    pub(crate) fn flush_taken<E: Env>(&self, env: &E, own: &Counted<'_>, all: Mask, young: u64) {
         let old = all.bits & !young;
         let proven = self.config.skip && old != 0 && self.epoch.proves_absence();
         let left_out = if proven { old } else { 0 };
@@ -120,7 +120,7 @@ impl Stage2 {
         } else if self.config.skip && old & named.bits != 0 && self.epoch.can_be_proved() {
             self.flush_all(env);
         } else {
-            self.flush(env, named.spans());
+            self.flush(env, own, named.spans());
         }
         env.count(Stat::FlushesSkipped, u64::from(left_out.count_ones()));
         env.count(Stat::FlushesDone, named.count());

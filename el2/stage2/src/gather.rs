@@ -5,6 +5,7 @@
 //! remembered as runs of neighbours, as long as naming them costs less than invalidating the whole VM.
 //! The answer is the caller's only after that.
 
+use crate::batches::Counted;
 use crate::descriptor::Level;
 use crate::flush::{MAX_TARGETED, Span};
 use crate::hardware::Env;
@@ -169,16 +170,15 @@ impl Gathered {
     /// Invalidates what was changed, young or not.
     pub(crate) fn flush<E: Env>(&self, env: &E, stage2: &Stage2) {
         if self.leaves != 0 {
-            self.flush_some(env, stage2, |_| true);
+            self.flush_some(env, stage2, None, |_| true);
         }
     }
 
     /// Invalidates what was changed and may be in a TLB; complete when it returns.
     ///
     /// A leaf that the exchange returned old is left out where the epoch proves it absent. Without a
-    /// proof an invalidation of the whole VM makes one, unless a pass is under way. Between the caller's
-    /// `batches.begin` and `finish`.
-    pub(crate) fn flush_changed<E: Env>(&self, env: &E, stage2: &Stage2) {
+    /// proof an invalidation of the whole VM makes one, unless a pass is under way.
+    pub(crate) fn flush_changed<E: Env>(&self, env: &E, stage2: &Stage2, own: &Counted<'_>) {
         let changed = self.leaves - self.quiet;
         if changed == 0 || weakened(Weakness::AnswerEarly) {
             return;
@@ -192,20 +192,30 @@ impl Gathered {
         } else if skip && old != left_out && stage2.epoch.can_be_proved() {
             stage2.flush_all(env);
         } else {
-            self.flush_some(env, stage2, |run| run.is_young() || left_out == 0);
+            self.flush_some(env, stage2, Some(own), |run| run.is_young() || left_out == 0);
         }
         env.count(Stat::FlushesSkipped, left_out);
         env.count(Stat::FlushesDone, named);
     }
 
     /// Invalidates the runs that `is_named` chooses, or the whole VM where that costs less.
-    fn flush_some<E: Env>(&self, env: &E, stage2: &Stage2, is_named: impl Fn(Run) -> bool + Copy) {
+    fn flush_some<E: Env>(
+        &self,
+        env: &E,
+        stage2: &Stage2,
+        own: Option<&Counted<'_>>,
+        is_named: impl Fn(Run) -> bool + Copy,
+    ) {
         if self.is_counting || self.count >= RUNS {
             return stage2.flush_all(env);
         }
         let before = self.before.as_ref().map_or(&[][..], |before| &before[..self.count]);
         let named = before.iter().chain([&self.last]).filter(move |&&run| is_named(run));
-        stage2.flush(env, named.map(|run| run.span()));
+        let spans = named.map(|run| run.span());
+        match own {
+            Some(own) => stage2.flush(env, own, spans),
+            None => stage2.flush_again(env, spans),
+        }
     }
 }
 

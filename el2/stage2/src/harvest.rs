@@ -34,12 +34,12 @@ impl Stage2 {
         let changed = Gathered::new();
         let mut harvesting =
             Harvesting { stage2: self, found_clean: false, changed, is_dense: false };
-        self.batches.begin();
+        let batch = self.batches.begin();
         let pages = self.scan(env, range, &mut harvesting, sink);
         if !weakened(Weakness::HarvestUnflushed) {
-            harvesting.changed.flush_changed(env, self);
+            harvesting.changed.flush_changed(env, self, &batch);
         }
-        self.batches.finish();
+        drop(batch);
         if harvesting.found_clean {
             self.finish_others(env, Range { start: range.start, end: range.start + pages });
         }

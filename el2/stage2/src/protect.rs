@@ -21,10 +21,10 @@ impl Stage2 {
     pub fn write_protect<E: Env>(&self, env: &E, range: Range) -> Outcome {
         let (found_protected, is_dense) = (false, true);
         let mut protecting = Protecting { found_protected, changed: Gathered::new(), is_dense };
-        self.batches.begin();
+        let batch = self.batches.begin();
         let pages = self.scan(env, range, &mut protecting, NoBits);
-        protecting.changed.flush_changed(env, self);
-        self.batches.finish();
+        protecting.changed.flush_changed(env, self, &batch);
+        drop(batch);
         if protecting.found_protected {
             self.finish_others(env, Range { start: range.start, end: range.start + pages });
         }

@@ -12,6 +12,7 @@
 //! 1 GiB block is [`Error::NotSupported`] there, as it is for map.
 
 use crate::attributes::Attributes;
+use crate::batches::Counted;
 use crate::descriptor::{Descriptor, Kind, Level, needs_break};
 use crate::flush;
 use crate::hardware::{Env, Removed};
@@ -89,14 +90,14 @@ impl Stage2 {
         if set.attributes.is_executable() && !self.config.dic {
             env.invalidate_instructions();
         }
-        self.batches.begin();
+        let batch = self.batches.begin();
         let broken = self.break_leaf(env, at, set);
         if let Ok((old, _)) = broken
             && !weakened(Weakness::SetUnflushed)
         {
-            self.invalidate_old(env, set, old);
+            self.invalidate_old(env, &batch, set, old);
         }
-        self.batches.finish();
+        drop(batch);
         if matches!(broken, Ok((old, false)) if !old.is_writable()) {
             // Another CPU may have protected the leaf just now; the note that it was dirty goes with this
             // answer, so no write may come after it.
@@ -134,10 +135,10 @@ impl Stage2 {
     }
 
     /// Completes what was broken or changed: on all CPUs where something was taken away, else here.
-    fn invalidate_old<E: Env>(&self, env: &E, set: &Set, old: Descriptor) {
+    fn invalidate_old<E: Env>(&self, env: &E, own: &Counted<'_>, set: &Set, old: Descriptor) {
         let new = self.successor(old, set);
         if needs_break(old, new, set.level) || !new.allows_all_of(old) {
-            self.flush_taken(env, Mask::leaf(set.ipa, set.level), u64::from(old.is_young()));
+            self.flush_taken(env, own, Mask::leaf(set.ipa, set.level), u64::from(old.is_young()));
         } else if new != old {
             flush_relaxed(env, once(set.ipa));
         }

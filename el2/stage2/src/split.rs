@@ -149,16 +149,16 @@ impl Stage2 {
     ) -> Fate {
         let sampled = self.contract.sample();
         let direct = page.filter(|_| self.config.bbm2);
-        self.batches.begin();
+        let batch = self.batches.begin();
         let taken = match (direct, page) {
             (Some(page), _) => self.exchange_block(env, at, split, sampled, page),
             (None, Some(_)) => self.break_block(env, at, split, sampled),
             (None, None) => split.take(at),
         };
         if taken.is_ok() {
-            self.flush(env, once(Span::leaf(split.span.ipa(), split.level)));
+            self.flush(env, &batch, once(Span::leaf(split.span.ipa(), split.level)));
         }
-        self.batches.finish();
+        drop(batch);
         let linked = |page| direct.is_some() || self.link_table(env, at, split, sampled, page);
         let fate = match taken {
             Err(fate) => fate,

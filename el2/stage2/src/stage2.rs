@@ -11,7 +11,7 @@
 //! The operations are methods, a module each: map, unmap, set, age, protect, fault.
 
 use crate::attributes::Attributes;
-use crate::batches::Batches;
+use crate::batches::{Batches, Counted};
 use crate::contract::{Contract, Verdict};
 use crate::descriptor::{Descriptor, Level};
 use crate::dirty::Orphans;
@@ -114,13 +114,33 @@ impl Stage2 {
         self.epoch.flushed(late.unwrap_or(early));
     }
 
-    /// Invalidates spans whose entries were taken away; complete when it returns.
+    /// Invalidates spans whose entries the batch took away; complete when it returns.
+    pub(crate) fn flush<E: Env>(
+        &self,
+        env: &E,
+        own: &Counted<'_>,
+        spans: impl Iterator<Item = Span> + Clone,
+    ) {
+        self.flush_spans(env, spans, || self.batches.others_under_way(own));
+    }
+
+    /// Invalidates spans of which the caller took nothing away itself; complete when it returns.
+    pub(crate) fn flush_again<E: Env>(&self, env: &E, spans: impl Iterator<Item = Span> + Clone) {
+        self.flush_spans(env, spans, || self.batches.under_way());
+    }
+
+    /// Invalidates spans.
     ///
     /// While a block gives way to a table without a break, the parts of the table are there and TLBs
     /// still hold the block. So no level is named as long as another batch may be such a split.
-    pub(crate) fn flush<E: Env>(&self, env: &E, spans: impl Iterator<Item = Span> + Clone) {
+    fn flush_spans<E: Env>(
+        &self,
+        env: &E,
+        spans: impl Iterator<Item = Span> + Clone,
+        meets_others: impl Fn() -> bool,
+    ) {
         let proof = self.epoch.before_flush();
-        let ttl = self.config.ttl && !(self.config.bbm2 && self.batches.others_under_way());
+        let ttl = self.config.ttl && !(self.config.bbm2 && meets_others());
         let issued = flush::spans(env, &Config { ttl, ..self.config }, spans);
         count_issued(env, issued);
         if issued.vmid != 0 {
@@ -131,7 +151,7 @@ impl Stage2 {
     /// Invalidates a range that held entries which another CPU is still invalidating, if so.
     pub(crate) fn finish_others<E: Env>(&self, env: &E, range: Range) {
         if self.batches.under_way() {
-            self.flush(env, core::iter::once(Span::range(range)));
+            self.flush_again(env, core::iter::once(Span::range(range)));
         }
     }
 

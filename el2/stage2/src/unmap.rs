@@ -206,16 +206,16 @@ impl Stage2 {
         let limit = (strip.window.end - first.start) / at.level.pages();
         let entries = at.entries(limit.min(self.batch_leaves(at.level)));
         let mut taken = Taken::new(first.ipa(), at.level);
-        self.batches.begin();
+        let batch = self.batches.begin();
         let early = weakened(Weakness::ProofBeforeExchange) && self.epoch.proves_absence();
         let passed = taken.take(entries);
         strip.found_gone |= taken.mask.count() < passed;
         if taken.mask.bits != 0 {
             let left_out = if early { !taken.young } else { 0 };
             let bits = taken.mask.bits & !left_out;
-            self.flush_taken(env, Mask { bits, ..taken.mask }, taken.young);
+            self.flush_taken(env, &batch, Mask { bits, ..taken.mask }, taken.young);
         }
-        self.batches.finish();
+        drop(batch);
         strip.count_taken(taken.mask.count(), at.level.pages(), 0);
         self.settle_taken(env, &taken);
         if weakened(Weakness::ReportedTwice) {
@@ -288,13 +288,13 @@ impl Stage2 {
 
     /// Unlinks a table inside the range, and invalidates its span; `false` if it is gone.
     pub(crate) fn unlink<E: Env>(&self, env: &E, at: &Position<'_>, span: Range) -> bool {
-        self.batches.begin();
+        let batch = self.batches.begin();
         let unlinked = at.entry().exchange(at.old, Descriptor::INVALID).is_ok();
         if unlinked && !weakened(Weakness::UnlinkUnflushed) {
             let guessed = weakened(Weakness::UnlinkNamesLevel).then_some(Level::L3);
-            self.flush(env, once(Span { level: guessed, ..Span::range(span) }));
+            self.flush(env, &batch, once(Span { level: guessed, ..Span::range(span) }));
         }
-        self.batches.finish();
+        drop(batch);
         unlinked
     }
 
