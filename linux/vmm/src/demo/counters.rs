@@ -32,8 +32,9 @@ impl Counters {
         let (unmapped, skipped) =
             (self.sum(&["fw_leaves_unmapped"])?, self.sum(&["fw_flushes_skipped"])?);
         Some(format!(
-            "Linux asked {asked} times whether memory is used, in {calls} hypercalls, and took\n\
-             {unmapped} blocks and pages out of the guest's tables, {skipped} of them without a TLB invalidation."
+            "Linux asked {asked} times whether memory is used, in {calls} hypercalls. To take\n\
+             pages away it cleared {unmapped} entries of the guest's tables, each for a page or\n\
+             for a block of 512 pages, {skipped} of them without a TLB invalidation."
         ))
     }
 }
@@ -84,6 +85,17 @@ mod tests {
         assert_eq!(counters.sum(&["faults"]), Some(u64::MAX));
         assert_eq!(counters.sum(&["allnames", "absent"]), None);
         assert_eq!(counters.describe(), None);
+    }
+
+    #[test]
+    fn what_is_told_fits_a_terminal() {
+        let names =
+            ["test_young", "clear_young", "clear_flush_young", "window_tests", "window_fetches"];
+        let names =
+            names.iter().chain(&["epoch_flushes", "fw_leaves_unmapped", "fw_flushes_skipped"]);
+        let counters = Counters(names.map(|name| ((*name).to_owned(), 99_999)).collect());
+        let text = counters.describe().unwrap();
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
     }
 
     #[test]
