@@ -2,9 +2,10 @@
 //!
 //! The mirror is the one that the machine itself uses, as `apt-get indextargets` tells it; only
 //! suite names are ours. The machine's transport settings (proxies, checks) are carried over, its
-//! hooks are not: they would act on the system. What is installed is read, so that only what is
-//! missing is fetched; what installed packages ask of others is not, since nothing is installed
-//! and so nothing of theirs can break.
+//! hooks are not: they would act on the system. What every Debian has (its essential packages, and what
+//! these need) is not fetched; all else is, although it may be installed here: what is fetched has to fit together,
+//! and an installed package can be of another version, or go. What installed packages ask of others is not
+//! asked, since nothing is installed and so nothing of theirs can break.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ impl Apt {
         std::fs::write(dir.join("sources.list"), sources(&mirror, &architecture, more))?;
         std::fs::write(dir.join("apt.conf"), configuration(&dir, &architecture)?)?;
         let installed = std::fs::read_to_string(STATUS).with_context(|| format!("no {STATUS}"))?;
-        std::fs::write(dir.join("status"), without_relations(&installed))?;
+        std::fs::write(dir.join("status"), without_relations(&essential(&installed)))?;
         let apt = Self { dir, architecture, suite: mirror.suite };
         progress::step("fetching package lists", || {
             command::run(apt.command("apt-get").arg("update")).context(
@@ -146,6 +147,42 @@ fn archives(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(debs)
 }
 
+/// Keeps the packages that are on every machine: those marked so, dpkg and apt, and what these depend on.
+fn essential(status: &str) -> String {
+    let field = |paragraph: &str, name: &str| {
+        let line = paragraph.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let mut rest: Vec<_> = status.split("\n\n").map(|text| text.trim_matches('\n')).collect();
+    let mut wanted: Vec<String> = ["dpkg", "apt"].map(str::to_owned).to_vec();
+    let is_essential = |paragraph: &&&str| field(paragraph, "Essential:") == "yes";
+    wanted.extend(rest.iter().filter(is_essential).map(|paragraph| field(paragraph, "Package:")));
+    let mut kept = String::new();
+    while let Some(name) = wanted.pop() {
+        let provides = |text: &str| names(&field(text, "Provides:")).contains(&name);
+        let (found, others) = rest
+            .into_iter()
+            .partition::<Vec<_>, _>(|text| field(text, "Package:") == name || provides(text));
+        rest = others;
+        for paragraph in found {
+            for relation in ["Depends:", "Pre-Depends:"] {
+                wanted.extend(names(&field(paragraph, relation)));
+            }
+            kept += &format!("{paragraph}\n\n");
+        }
+    }
+    kept
+}
+
+/// Reads the names of a relation, alternatives too: `libc6 (>= 2.34), a:any | b`.
+fn names(relation: &str) -> Vec<String> {
+    let name = |part: &str| {
+        let word = part.split_whitespace().next()?;
+        Some(word.split(':').next()?.to_owned())
+    };
+    relation.split([',', '|']).filter_map(name).collect()
+}
+
 fn without_relations(status: &str) -> String {
     let keep = |line: &&str| line.is_empty() || FIELDS.iter().any(|field| line.starts_with(field));
     status.lines().filter(keep).map(|line| format!("{line}\n")).collect()
@@ -223,5 +260,29 @@ mod tests {
         let expected = "Package: qemu-utils\nStatus: install ok installed\nVersion: 1:10\n\n\
             Package: b\n";
         assert_eq!(without_relations(status), expected);
+    }
+
+    #[test]
+    fn what_is_fetched_leans_on_what_every_machine_has() {
+        let package = |name: &str, fields: &str| {
+            format!("Package: {name}\nStatus: install ok installed\nVersion: 1\n{fields}\n")
+        };
+        let status = [
+            package("bash", "Essential: yes\nPre-Depends: libc6 (>= 2.36), libtinfo6 (>= 6)\n"),
+            package("libc6", "Depends: libgcc-s1:any | libgcc1\n"),
+            package("libtinfo6", ""),
+            package("libgcc-s1", ""),
+            package("apt", "Depends: debian-archive-keyring, libc6\n"),
+            package("keyring-fork", "Provides: debian-archive-keyring (= 1)\n"),
+            // Chance: someone needed them once.
+            package("binutils-aarch64-linux-gnu", "Depends: libc6\n"),
+            package("libglib2.0-0", "Depends: libc6\n"),
+        ]
+        .concat();
+        let text = essential(&status);
+        let mut kept: Vec<_> =
+            text.lines().filter_map(|line| line.strip_prefix("Package: ")).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, ["apt", "bash", "keyring-fork", "libc6", "libgcc-s1", "libtinfo6"]);
     }
 }

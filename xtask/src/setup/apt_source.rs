@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::command;
 
@@ -32,6 +32,7 @@ impl Mirror {
     pub fn find() -> Result<Self> {
         super::apt::require()?;
         let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+        ensure_debian(&release)?;
         let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
         let suite = suite.unwrap_or("bookworm").trim_matches('"');
         let targets = command::output(apt_get().args(["indextargets", "--format", FORMAT]))?;
@@ -71,6 +72,21 @@ impl Mirror {
     }
 }
 
+/// Refuses systems whose apt knows other suites than Debian's.
+fn ensure_debian(release: &str) -> Result<()> {
+    let field = |name| release.lines().find_map(|line| line.strip_prefix(name));
+    let id = field("ID=").unwrap_or("debian").trim_matches('"');
+    let name = field("PRETTY_NAME=").unwrap_or(id).trim_matches('"');
+    ensure!(
+        id == "debian",
+        "this is {name}, and set-up takes packages of Debian 12's suites, which its mirror does not have.\n\
+         Work in a container with Debian 12 or 13 (for one, `podman run -it -v .:/work -w /work debian:12`),\n\
+         with git, gcc and rustup in it; or bring the parts yourself.\n{}",
+        super::tools::BY_HAND
+    );
+    Ok(())
+}
+
 /// Tells `stable` from `bookworm-updates` and `stable/updates`.
 fn is_main_suite(name: &str) -> bool {
     !name.contains(['-', '/'])
@@ -108,6 +124,19 @@ Packages|main|bookworm|http://a.invalid/debian/|/usr/share/keyrings/k.gpg
         assert_eq!(mirror.key, None);
         let side = TARGETS.lines().next().unwrap();
         assert_eq!(Mirror::choose(side, "bookworm"), None);
+    }
+
+    #[test]
+    fn another_distribution_is_told_what_to_do() {
+        ensure_debian("PRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nID=debian\n").unwrap();
+        ensure_debian("").unwrap();
+        let ubuntu = "PRETTY_NAME=\"Ubuntu 24.04.1 LTS\"\nVERSION_CODENAME=noble\nID=ubuntu\nID_LIKE=debian\n";
+        let error = ensure_debian(ubuntu).unwrap_err().to_string();
+        assert!(
+            error.starts_with("this is Ubuntu 24.04.1 LTS") && error.contains("container"),
+            "{error}"
+        );
+        assert!(error.contains("VERDIGRIS_BUSYBOX"), "{error}");
     }
 
     #[test]
