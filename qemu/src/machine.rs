@@ -107,6 +107,13 @@ impl Machine {
         self.cpu.clone()
     }
 
+    /// Returns the arguments of the board with EL2, and nothing to run.
+    pub(crate) fn bare_arguments(&self) -> Vec<OsString> {
+        let mut args = Arguments::default();
+        self.arguments(true, &mut args);
+        args.0
+    }
+
     /// Builds the arguments for the board itself.
     fn arguments(&self, has_el2: bool, args: &mut Arguments) {
         let on = |yes| if yes { "on" } else { "off" };

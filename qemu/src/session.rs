@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{Invocation, process::die_with_parent};
+use crate::{Invocation, Machine, process::die_with_parent};
 
 /// The emulator, and where it finds the libraries that came with it.
 #[derive(Clone, Debug)]
@@ -52,6 +52,25 @@ impl Qemu {
             command.env("LD_LIBRARY_PATH", path);
         }
         command
+    }
+
+    /// Returns what the emulator has against a machine, in its own words; nothing runs on it.
+    pub fn refusal(&self, machine: &Machine) -> Result<Option<String>> {
+        let mut command = self.command();
+        command.args(machine.bare_arguments()).args(["-S", "-serial", "none", "-monitor", "stdio"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        die_with_parent(&mut command);
+        let mut child =
+            command.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
+        // It may have ended already: its status tells.
+        let _ = child.stdin.take().map(|mut monitor| monitor.write_all(b"quit\n"));
+        let output = child.wait_with_output().context("cannot wait for QEMU")?;
+        if output.status.success() {
+            return Ok(None);
+        }
+        let text = String::from_utf8_lossy(&output.stderr);
+        let lines = text.lines().map(|line| line.trim_start_matches("qemu-system-aarch64: "));
+        Ok(Some(lines.collect::<Vec<_>>().join("\n")))
     }
 
     /// Starts a machine, whose console and errors go to `log` from the first byte.
@@ -183,7 +202,7 @@ impl Iterator for Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Boot, Host, Machine};
+    use crate::{Boot, Host};
 
     #[test]
     fn lines_are_cut_and_cleaned() {

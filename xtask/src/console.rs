@@ -72,7 +72,8 @@ impl Outcome {
     pub fn complete_tail(&mut self, log: &Path) {
         if self.tail.is_empty() {
             let text = std::fs::read_to_string(log).unwrap_or_default();
-            let lines: Vec<_> = text.lines().collect();
+            // The first is the command, which fills a screen and tells no cause.
+            let lines: Vec<_> = text.lines().skip(1).collect();
             let from = lines.len().saturating_sub(TAIL_LINES);
             self.tail = lines[from..].iter().map(|line| (*line).to_owned()).collect();
         }
@@ -121,6 +122,7 @@ struct Splitter {
     exit: String,
     line: Vec<u8>,
     shown: usize,
+    blank: Vec<u8>,
     begun: bool,
     ending: bool,
     outcome: Outcome,
@@ -133,6 +135,7 @@ impl Splitter {
             exit: format!("verdigris-exit {nonce} "),
             line: Vec::new(),
             shown: 0,
+            blank: Vec::new(),
             begun: false,
             ending: false,
             outcome: Outcome::default(),
@@ -168,9 +171,19 @@ impl Splitter {
             return sink.boot_line(&text);
         }
         if let Some(at) = find(&bytes, self.exit.as_bytes()) {
-            let digits = String::from_utf8_lossy(&bytes[at + self.exit.len()..]).into_owned();
-            self.outcome.status = digits.trim().parse().ok();
+            // The kernel's last words may follow without an end of line.
+            self.outcome.status = leading_number(&bytes[at + self.exit.len()..]);
+            if at > 0 {
+                self.show_blank(sink);
+            }
+            self.blank.clear();
             return sink.job_bytes(&bytes[shown..at.max(shown)]);
+        }
+        self.show_blank(sink);
+        if shown == 0 && text.is_empty() {
+            // The host ends whatever line there is before our own: an empty one may be its.
+            self.blank = [&bytes[..], b"\n"].concat();
+            return;
         }
         self.keep(&text);
         sink.job_bytes(&bytes[shown..]);
@@ -180,9 +193,17 @@ impl Splitter {
         sink.job_bytes(b"\n");
     }
 
+    /// Shows an empty line that was held back, now that it is known to be the job's.
+    fn show_blank(&mut self, sink: &mut dyn Sink) {
+        if !self.blank.is_empty() {
+            sink.job_line("");
+            sink.job_bytes(&std::mem::take(&mut self.blank));
+        }
+    }
+
     /// Shows what stands after the last end of line, as far as it cannot be one of ours.
     fn show_partial(&mut self, sink: &mut dyn Sink) {
-        if !self.begun || self.outcome.status.is_some() {
+        if !self.begun || self.outcome.status.is_some() || self.line == b"\r" {
             return;
         }
         let exit = self.exit.as_bytes();
@@ -193,6 +214,7 @@ impl Splitter {
             self.line.len() - held.unwrap_or(0)
         });
         if safe > self.shown {
+            self.show_blank(sink);
             sink.job_bytes(&self.line[self.shown..safe]);
             self.shown = safe;
         }
@@ -209,8 +231,15 @@ impl Splitter {
         if !self.line.is_empty() {
             self.end_line(sink);
         }
+        self.show_blank(sink);
         self.outcome
     }
+}
+
+/// Reads the number that bytes begin with, whatever stands behind it.
+fn leading_number(bytes: &[u8]) -> Option<i32> {
+    let end = bytes.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(bytes.len());
+    std::str::from_utf8(&bytes[..end]).ok()?.parse().ok()
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
@@ -255,6 +284,29 @@ mod tests {
             assert_eq!(sink.lines, ["hello", "at image+0x10", "verdigris-exit m 1"]);
             let shown = String::from_utf8(sink.shown).unwrap();
             assert_eq!(shown, "hello\r\nat image+0x10 = here\nverdigris-exit m 1\r\n# ");
+        }
+    }
+
+    #[test]
+    fn the_status_is_found_however_its_line_is_glued() {
+        for (console, shown) in [
+            ("verdigris-begin n\r\nhello\r\n\r\nverdigris-exit n 7\r\n", "hello\r\n"),
+            (
+                "verdigris-begin n\nno end\nverdigris-exit n 7[   17.4] reboot: Power down\n",
+                "no end\n",
+            ),
+            ("verdigris-begin n\nverdigris-exit n 7reboot: Power down", ""),
+            ("verdigris-begin n\na\n\n\n\nverdigris-exit n 7\n", "a\n\n\n"),
+            ("verdigris-begin n\na\n\n\nverdigris-exit n 7\n", "a\n\n"),
+            ("verdigris-begin n\na\r\n\r\n# verdigris-exit n 7\n", "a\r\n\r\n# "),
+            ("verdigris-begin n\n[ 1.5] x\r\n\r\nverdigris-exit n 7\n", "[ 1.5] x\r\n"),
+        ] {
+            for size in 1..console.len() {
+                let (mut splitter, mut sink) = (Splitter::new("n"), Recorder::default());
+                console.as_bytes().chunks(size).for_each(|bytes| splitter.push(bytes, &mut sink));
+                assert_eq!(splitter.finish(&mut sink).status, Some(7), "{console:?}");
+                assert_eq!(String::from_utf8(sink.shown).unwrap(), shown, "{console:?}");
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use indicatif::ProgressBar;
 
 use crate::console::Sink;
 use crate::symbols::Symbols;
+use crate::terminal;
 
 /// How the firmware's lines begin.
 const FIRMWARE: &str = "verdigris";
@@ -14,6 +15,9 @@ const FIRMWARE: &str = "verdigris";
 pub struct Display {
     verbose: bool,
     raw: bool,
+    /// Where the job's output is known to have no such lines itself: keeps the kernel's apart.
+    aside: Option<Aside>,
+    uses_other_screen: bool,
     symbols: Symbols,
     spinner: Option<ProgressBar>,
     boot: BootSummary,
@@ -30,10 +34,18 @@ struct BootSummary {
 
 impl Display {
     /// Makes a display; `raw` where the terminal passes all bytes through.
-    pub fn new(symbols: Symbols, verbose: bool, raw: bool) -> Self {
+    pub fn new(symbols: Symbols, verbose: bool, raw: bool, waits: Option<&str>) -> Self {
         let quiet = !verbose && std::io::stderr().is_terminal();
-        let spinner = quiet.then(|| crate::progress::spinner("starting the machine"));
-        Self { verbose, raw, symbols, spinner, boot: BootSummary::default(), on_begin: None }
+        let message = waits.unwrap_or("starting the machine");
+        let spinner = quiet.then(|| crate::progress::spinner(message));
+        let (boot, on_begin, aside, uses_other_screen) =
+            (BootSummary::default(), None, None, false);
+        Self { verbose, raw, aside, uses_other_screen, symbols, spinner, boot, on_begin }
+    }
+
+    /// Takes lines of the host's kernel out of the job's, which has none itself, and shows them behind it.
+    pub fn keep_kernel_aside(&mut self) {
+        self.aside = Some(Aside::default());
     }
 
     /// Does something once the job begins.
@@ -81,8 +93,10 @@ impl Sink for Display {
 
     fn job_bytes(&mut self, bytes: &[u8]) {
         if self.raw {
+            self.uses_other_screen = terminal::uses_other_screen(self.uses_other_screen, bytes);
             return self.print(bytes);
         }
+        let bytes = self.aside.as_mut().map_or_else(|| bytes.to_vec(), |aside| aside.take(bytes));
         let cooked: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != b'\r').collect();
         self.print(&cooked);
     }
@@ -97,6 +111,85 @@ impl Drop for Display {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
         }
+        if self.raw && std::io::stdout().is_terminal() {
+            self.print(&terminal::calm(self.uses_other_screen));
+        }
+        if let Some(aside) = self.aside.take() {
+            let (rest, lines) = aside.end();
+            self.print(&rest);
+            if !lines.is_empty() {
+                eprintln!("The host's kernel said meanwhile:\n{}", lines.join("\n"));
+            }
+        }
+    }
+}
+
+/// Takes lines of the kernel out of what a program writes. They come whole, at any place of a line of the program's,
+/// and begin with the kernel's clock: `[   12.345678] `.
+#[derive(Default)]
+struct Aside {
+    /// What may become a clock, or the line behind one.
+    held: Vec<u8>,
+    lines: Vec<String>,
+}
+
+impl Aside {
+    /// Takes bytes as they come, and returns those that are the program's.
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut own = Vec::new();
+        for &byte in bytes {
+            self.held.push(byte);
+            match clock(&self.held) {
+                Clock::Is if byte == b'\n' => {
+                    let line =
+                        String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned();
+                    self.lines.push(line.trim_end().to_owned());
+                }
+                Clock::Is | Clock::MayBe => {}
+                Clock::IsNot => {
+                    // The byte that it broke at may begin another.
+                    let last =
+                        self.held.pop().filter(|byte| *byte == b'[' && !self.held.is_empty());
+                    own.append(&mut self.held);
+                    match last {
+                        Some(last) => self.held.push(last),
+                        None => own.push(byte),
+                    }
+                }
+            }
+        }
+        own
+    }
+
+    fn end(self) -> (Vec<u8>, Vec<String>) {
+        (self.held, self.lines)
+    }
+}
+
+/// Whether bytes begin with the kernel's clock.
+#[derive(Debug, PartialEq, Eq)]
+enum Clock {
+    Is,
+    MayBe,
+    IsNot,
+}
+
+fn clock(bytes: &[u8]) -> Clock {
+    /// What may come next, in its order: an opening bracket, spaces, seconds, a point, six digits, a closing bracket.
+    const FRACTION_DIGITS: usize = 6;
+    let Some(rest) = bytes.strip_prefix(b"[") else { return Clock::IsNot };
+    let rest = rest.trim_ascii_start();
+    let seconds = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let fraction = match &rest[seconds..] {
+        [] => return Clock::MayBe,
+        [b'.', fraction @ ..] if seconds > 0 => fraction,
+        _ => return Clock::IsNot,
+    };
+    let digits = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match &fraction[digits..] {
+        [] if digits <= FRACTION_DIGITS => Clock::MayBe,
+        [b']', ..] if digits == FRACTION_DIGITS => Clock::Is,
+        _ => Clock::IsNot,
     }
 }
 
@@ -138,5 +231,20 @@ mod tests {
             boot.read(line);
         }
         assert_eq!(boot.text(), "Linux 6.12.95+deb12-arm64 on 4 CPU(s), up after 2.3 s");
+    }
+
+    #[test]
+    fn lines_of_the_kernel_are_kept_out_of_pictures() {
+        let console = b"  |##[   17.400000] rcu: INFO: stall\r\n##|\n[[ 1.5] [no] [12] x[3\n\
+            [  118.000001] rcu: two\n[   1";
+        for size in 1..console.len() {
+            let mut aside = Aside::default();
+            let mut own: Vec<u8> = Vec::new();
+            console.chunks(size).for_each(|bytes| own.extend(aside.take(bytes)));
+            let (rest, lines) = aside.end();
+            own.extend(rest);
+            assert_eq!(String::from_utf8(own).unwrap(), "  |####|\n[[ 1.5] [no] [12] x[3\n[   1");
+            assert_eq!(lines, ["[   17.400000] rcu: INFO: stall", "[  118.000001] rcu: two"]);
+        }
     }
 }

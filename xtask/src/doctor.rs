@@ -4,12 +4,22 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use clap::Args;
 
+use crate::json;
 use crate::setup::{self, HostKernel, Tools, rust};
 
+/// Options of the doctor.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Tell it in JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
 /// Reports; the exit status tells whether a run could start, be it after set-up.
-pub fn doctor() -> Result<ExitCode> {
-    let mut report = Report { can_run: true };
+pub fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
+    let mut report = Report { can_run: true, json: args.json };
     let can_fetch = setup::apt::Mirror::find();
     match &can_fetch {
         Ok(mirror) => {
@@ -17,7 +27,7 @@ pub fn doctor() -> Result<ExitCode> {
         }
         Err(error) => report.note("packages", format!("{error:#}")),
     }
-    report.rust()?;
+    report.rust();
     let tools = Tools::open();
     let qemu = tools.qemu().and_then(|qemu| setup::qemu_version(&qemu));
     let qemu = qemu.map(|(major, minor)| format!("version {major}.{minor}"));
@@ -33,19 +43,29 @@ pub fn doctor() -> Result<ExitCode> {
 
 struct Report {
     can_run: bool,
+    json: bool,
 }
 
 impl Report {
+    fn tell(&self, state: &str, what: &str, text: &dyn Display) {
+        if self.json {
+            let (state, text) = (state.to_lowercase(), text.to_string());
+            println!("{}", json::object(&[("state", &state), ("what", what), ("text", &text)]));
+        } else {
+            println!("{state:<8} {what}: {text}");
+        }
+    }
+
     fn fine(&self, what: &str, how: impl Display) {
-        println!("ok       {what}: {how}");
+        self.tell("ok", what, &how);
     }
 
     fn note(&self, what: &str, why: impl Display) {
-        println!("note     {what}: {why}");
+        self.tell("note", what, &why);
     }
 
     fn missing(&mut self, what: &str, why: impl Display) {
-        println!("MISSING  {what}: {why}");
+        self.tell("MISSING", what, &why);
         self.can_run = false;
     }
 
@@ -58,8 +78,11 @@ impl Report {
         }
     }
 
-    fn rust(&mut self) -> Result<()> {
-        let missing = rust::missing()?;
+    fn rust(&mut self) {
+        let missing = match rust::missing() {
+            Ok(missing) => missing,
+            Err(why) => return self.missing("Rust", format!("{why:#}")),
+        };
         if missing.is_empty() {
             self.fine("Rust", "targets and source are there");
         } else if crate::command::find("rustup").is_some() {
@@ -67,6 +90,5 @@ impl Report {
         } else {
             self.missing("Rust", rust::hint(&missing));
         }
-        Ok(())
     }
 }

@@ -5,16 +5,19 @@
 //! name, which is what lays an overlay over the rest.
 
 use std::collections::BTreeSet;
+use std::fs::{File, Metadata};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use cpio::newc::Builder;
 
 const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
 const SYMLINK: u32 = 0o120_000;
+/// What the size field of an entry can't tell any more.
+const ENTRY_LIMIT_BYTES: u64 = 1 << 32;
 
 /// An archive under construction.
 #[derive(Default)]
@@ -66,6 +69,7 @@ impl Initramfs {
                 self.parents(&name)?;
                 self.entry(&name, SYMLINK | 0o777, to.as_os_str().as_encoded_bytes())?;
             } else {
+                ensure_regular(&entry.path(), &meta)?;
                 self.copy(&name, mode, &entry.path())?;
             }
         }
@@ -92,6 +96,39 @@ impl Initramfs {
         writer.finish()?;
         Ok(())
     }
+}
+
+/// Finds what an archive can't take of a directory, before any of it is read.
+pub fn check(from: &Path) -> Result<()> {
+    let entries =
+        std::fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
+    for entry in entries {
+        let (entry, path) = entry.map(|entry| (entry.metadata(), entry.path()))?;
+        let meta = entry.with_context(|| format!("cannot read {}", path.display()))?;
+        ensure!(path.to_str().is_some(), "the name of {} is not UTF-8", path.display());
+        if meta.is_dir() {
+            check(&path)?;
+        } else if !meta.is_symlink() {
+            ensure_regular(&path, &meta)?;
+            File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what has no content to copy: opening a FIFO waits for somebody who writes, and a device may never end.
+fn ensure_regular(path: &Path, meta: &Metadata) -> Result<()> {
+    let kind = meta.file_type();
+    let what = match () {
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () if kind.is_block_device() || kind.is_char_device() => "a device",
+        () => {
+            ensure!(meta.len() < ENTRY_LIMIT_BYTES, "{} is too large for the root", path.display());
+            return Ok(());
+        }
+    };
+    bail!("{} is {what}: the host's root takes files, directories and links", path.display())
 }
 
 #[cfg(test)]
@@ -153,5 +190,25 @@ mod tests {
         ];
         assert_eq!(list(&archive.finish().unwrap()), expected);
         assert!(Initramfs::default().overlay(&dir.join("absent")).is_err());
+    }
+
+    #[test]
+    fn what_has_no_content_is_refused_and_named() {
+        let dir = std::env::temp_dir().join(format!("verdigris-special-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(dir.join("sub")).unwrap();
+        std::fs::write(dir.join("sub/file"), "x").unwrap();
+        check(&dir).unwrap();
+        let fifo = dir.join("sub/pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+        // Opening it would wait for ever.
+        for result in [check(&dir), Initramfs::default().overlay(&dir)] {
+            let error = format!("{:#}", result.unwrap_err());
+            assert!(error.contains("sub/pipe is a FIFO"), "{error}");
+        }
+        std::fs::remove_file(&fifo).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.join("s")).unwrap();
+        assert!(format!("{:#}", check(&dir).unwrap_err()).contains("s is a socket"));
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

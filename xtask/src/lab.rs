@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use verdigris_qemu::{Boot, Host, Invocation, Machine, Qemu};
 
+use crate::arguments;
 use crate::build::{self, Firmware, Profile};
 use crate::console::{Outcome, Sink, follow};
 use crate::job::{HOST_ARGS, Job, Work};
@@ -122,6 +123,11 @@ impl Lab {
     /// Returns the set-up, for parts that build by themselves.
     pub fn setup(&self) -> &Setup {
         &self.setup
+    }
+
+    /// Refuses a CPU model that the emulator doesn't have, with the names of those that it has.
+    pub fn check_cpu(&self, cpu: &str) -> Result<()> {
+        arguments::machine(&self.qemu, &Machine { cpu: cpu.to_owned(), ..Machine::default() })
     }
 
     /// Asks the emulator whether it has a CPU model.

@@ -3,6 +3,7 @@
 //! Every task does its own set-up. Errors are told in words, with what to type where that helps;
 //! the exit status is non-zero then.
 
+mod arguments;
 mod bench;
 mod build;
 mod check;
@@ -16,6 +17,7 @@ mod gdb;
 mod header;
 mod initramfs;
 mod job;
+mod json;
 mod kernel;
 mod lab;
 mod paths;
@@ -29,11 +31,11 @@ mod test;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Builds, runs and tests Verdigris.
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Arguments {
     #[command(subcommand)]
     task: Task,
@@ -57,11 +59,16 @@ enum Task {
     /// Fetch all that the other tasks need, as they would do by themselves
     Setup,
     /// Say what is missing on this machine, and do nothing
-    Doctor,
+    Doctor(doctor::DoctorArgs),
     /// Attach a debugger to a run that waits for one (`run --gdb`)
     Gdb,
     /// Write the driver's C header from the interface crate
     Header,
+    /// Print completions for a shell, of a command `xtask` (alias xtask='cargo xtask')
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 fn main() -> ExitCode {
@@ -80,9 +87,38 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Bench(args) => return bench::bench(&args),
         Task::Conformance(args) => return conformance::conformance(&args),
         Task::Setup => drop(setup::ensure()?),
-        Task::Doctor => return doctor::doctor(),
+        Task::Doctor(args) => return doctor::doctor(&args),
         Task::Gdb => gdb::gdb()?,
         Task::Header => header::write()?,
+        Task::Completions { shell } => complete(shell, &mut std::io::stdout()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a shell's completions. Cargo's own completions know nothing of aliases, so they are for a command of one word.
+fn complete(shell: clap_complete::Shell, to: &mut dyn std::io::Write) {
+    let mut command = Arguments::command().bin_name("xtask").name("xtask");
+    clap_complete::generate(shell, &mut command, "xtask", to);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn completions_know_tasks_and_options() {
+        for shell in
+            [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish]
+        {
+            let mut script = Vec::new();
+            complete(shell, &mut script);
+            let script = String::from_utf8(script).unwrap();
+            assert!(script.contains("conformance") && script.contains("overlay"), "{shell}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use verdigris_qemu::{Boot, Host, Invocation, Machine, Session, parse_size};
+use verdigris_qemu::{Boot, Host, Invocation, Machine, Qemu, Session, parse_size};
 
 use crate::build::{self, Firmware, Profile};
 use crate::console::{CRASH_STATUS, Outcome, follow};
@@ -17,7 +17,7 @@ use crate::job::{Job, Work};
 use crate::lab::On;
 use crate::setup::{self, HostKernel, Setup, Tools};
 use crate::symbols::Symbols;
-use crate::{gdb, job, kernel, paths, terminal};
+use crate::{arguments, gdb, job, kernel, paths, terminal};
 
 /// The exit status after a timeout, as of timeout(1).
 const TIMEOUT_STATUS: u8 = 124;
@@ -85,18 +85,19 @@ pub struct RunArgs {
 
 /// Runs, and returns the exit status for the user.
 pub fn run(args: RunArgs) -> Result<ExitCode> {
+    args.check()?;
     let setup = prepare(&args)?;
     let qemu = match &args.qemu {
         Some(program) => Tools::qemu_at(program.clone())?,
         None => setup.tools.qemu()?,
     };
     setup::qemu_version(&qemu)?;
+    let kernel = args.check_with(&setup, &qemu)?;
     let firmware = args.firmware()?;
     let job = args.job(&setup)?;
     // Another run may be under way: each has its own.
     let ramdisk = paths::target().join(format!("run/initramfs-{}.cpio", std::process::id()));
     job.write_root(&ramdisk)?;
-    let kernel = kernel::plain(&setup.kernel.image)?;
     let host = Host { kernel, ramdisk: ramdisk.clone(), args: args.host_args() };
     let invocation = args.invocation(firmware.as_ref(), host);
     if let Some(firmware) = firmware.as_ref().filter(|_| args.gdb) {
@@ -119,7 +120,11 @@ fn watch(
     firmware: Option<&Firmware>,
 ) -> Result<Outcome> {
     let symbols = firmware.map_or(Symbols::none(), |firmware| Symbols::open(&firmware.elf));
-    let mut display = Display::new(symbols, args.verbose, args.shell);
+    let waits = args.gdb.then_some("waiting for a debugger");
+    let mut display = Display::new(symbols, args.verbose, args.shell, waits);
+    if !args.shell && args.script.is_none() && !args.verbose {
+        display.keep_kernel_aside();
+    }
     let raw = Rc::new(RefCell::new(None));
     if let Some(input) = session.take_input() {
         let raw = Rc::clone(&raw);
@@ -147,15 +152,46 @@ fn prepare(args: &RunArgs) -> Result<Setup> {
 }
 
 impl RunArgs {
+    /// Checks what can be checked before anything is fetched.
+    fn check(&self) -> Result<()> {
+        arguments::firmware(&self.firmware_args)?;
+        arguments::driver(&self.driver_args)?;
+        arguments::memory(self.memory)?;
+        self.overlay.iter().try_for_each(|directory| arguments::overlay(directory))?;
+        self.script.iter().try_for_each(|file| arguments::script(file))?;
+        self.log.iter().try_for_each(|file| arguments::log(file))?;
+        ensure!(
+            !self.gdb || self.on == On::Verdigris,
+            "--gdb is for the firmware, which does not run with --on kvm"
+        );
+        if let Some(program) = &self.qemu {
+            Tools::qemu_at(program.clone())?;
+        }
+        if let Some(image) = &self.kernel {
+            kernel::plain(image)?;
+        }
+        if let Some(headers) = &self.kernel_headers {
+            build::check_headers(headers)?;
+        }
+        Ok(())
+    }
+
+    /// Checks what needs the emulator and the host's kernel, before anything is built; returns the plain kernel.
+    fn check_with(&self, setup: &Setup, qemu: &Qemu) -> Result<PathBuf> {
+        let kernel = kernel::plain(&setup.kernel.image)?;
+        arguments::machine(qemu, &self.machine())?;
+        if let Some(script) = &self.script {
+            arguments::interpreter(script, &self.overlay, &setup::busybox()?)?;
+        }
+        Ok(kernel)
+    }
+
     fn job(&self, setup: &Setup) -> Result<Job> {
         let work = match &self.script {
             _ if self.shell => Work::Shell,
             Some(script) => Work::Script(script.clone()),
             None => Work::Command(DEMO.into()),
         };
-        for directory in &self.overlay {
-            ensure!(directory.is_dir(), "there is no directory {}", directory.display());
-        }
         let mut job = Job::new(work);
         job.overlays.clone_from(&self.overlay);
         job.suite = Some(build::suite()?);
@@ -175,7 +211,6 @@ impl RunArgs {
         if self.on == On::Verdigris {
             return build::firmware(Profile::Release).map(Some);
         }
-        ensure!(!self.gdb, "--gdb is for the firmware, which does not run with --on kvm");
         Ok(None)
     }
 
@@ -183,14 +218,18 @@ impl RunArgs {
         format!("{} {}", job::HOST_ARGS, self.append).trim().to_owned()
     }
 
-    fn invocation(&self, firmware: Option<&Firmware>, host: Host) -> Invocation {
-        let machine = Machine {
+    fn machine(&self) -> Machine {
+        Machine {
             cpu: self.cpu.clone(),
             smp: self.smp.unwrap_or(if self.icount { 1 } else { 4 }),
             memory_bytes: self.memory,
             icount: self.icount,
             ..Machine::default()
-        };
+        }
+    }
+
+    fn invocation(&self, firmware: Option<&Firmware>, host: Host) -> Invocation {
+        let machine = self.machine();
         let boot = match firmware {
             None => Boot::BareAtEl2(host),
             Some(firmware) => Boot::Firmware {

@@ -7,9 +7,15 @@ use anyhow::{Context, Result, ensure};
 use crate::setup::Tools;
 use crate::{command, paths, progress};
 
+/// Refuses a directory that modules can't be built from.
+pub fn check_headers(headers: &Path) -> Result<()> {
+    ensure!(headers.join("Makefile").is_file(), "{} has no Makefile", headers.display());
+    Ok(())
+}
+
 /// Builds the module; kbuild writes beside the sources, so they are copied first.
 pub fn driver(tools: &Tools, headers: &Path, extra: &[&str]) -> Result<PathBuf> {
-    ensure!(headers.join("Makefile").is_file(), "{} has no Makefile", headers.display());
+    check_headers(headers)?;
     let headers = headers.canonicalize()?;
     let name = headers.file_name().context("the headers directory has no name")?;
     let dir = paths::target().join("driver").join(name);

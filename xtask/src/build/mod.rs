@@ -7,7 +7,7 @@ mod flat;
 mod programs;
 mod selftests;
 
-pub use driver::driver;
+pub use driver::{check_headers, driver};
 pub use firmware::{Firmware, Profile, firmware};
 pub use programs::{guest, guest_mmio, memory, suite, vmm};
 pub use selftests::{Program, Selftests, selftests};

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::arguments;
 use crate::build::{self, Profile, Selftests};
 use crate::lab::{Below, Lab, On};
 use crate::setup::HostKernel;
@@ -57,7 +58,10 @@ pub struct ConformanceArgs {
 
 /// Runs, and tells by the exit status whether every test is as demanded.
 pub fn conformance(args: &ConformanceArgs) -> Result<ExitCode> {
+    arguments::firmware(&args.firmware_args)?;
+    arguments::driver(&args.driver_args)?;
     let lab = Lab::new(args.qemu.as_deref())?;
+    lab.check_cpu(&args.cpu)?;
     let selftests = build::selftests(&lab.setup().tools)?;
     let cases = args.cases(&selftests)?;
     if args.list {

@@ -62,6 +62,11 @@ pub fn hint(missing: &[String]) -> String {
 }
 
 fn sysroot() -> Result<PathBuf> {
+    ensure!(
+        command::find("rustc").is_some(),
+        "rustc is not in PATH; install Rust {} or later with rustup, then open a new terminal",
+        env!("CARGO_PKG_RUST_VERSION")
+    );
     let text = command::output(Command::new("rustc").args(["--print", "sysroot"]))?;
     Ok(Path::new(text.trim()).to_owned())
 }

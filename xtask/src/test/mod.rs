@@ -40,6 +40,9 @@ pub struct TestArgs {
     /// List the parts, and the machines of each
     #[arg(long)]
     list: bool,
+    /// Tell tests, or the list of parts, in JSON: one object a line
+    #[arg(long)]
+    json: bool,
     /// Use this emulator
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
@@ -198,7 +201,7 @@ impl Context {
 /// Tests, and returns whether nothing failed.
 pub fn test(args: TestArgs) -> Result<ExitCode> {
     if args.list {
-        list();
+        list(args.json);
         return Ok(ExitCode::SUCCESS);
     }
     for word in &args.parts {
@@ -206,7 +209,8 @@ pub fn test(args: TestArgs) -> Result<ExitCode> {
             bail!("there is no part {word}; `cargo xtask test --list` tells what there is");
         }
     }
-    let mut tally = Tally::new(args.verbose);
+    let json = args.json;
+    let mut tally = Tally::new(args.verbose).in_json(args.json);
     let context = Context { args, lab: OnceLock::new() };
     for part in PARTS.iter().filter(|part| context.wants_any(part)) {
         let started = Instant::now();
@@ -216,7 +220,13 @@ pub fn test(args: TestArgs) -> Result<ExitCode> {
         }
         tally.end(started.elapsed());
     }
-    println!("{}", tally.closing_line());
+    // The last line is plain text for those who look at nothing else; a program looks at none of it.
+    let closing = tally.closing_line();
+    if json {
+        eprintln!("{closing}");
+    } else {
+        println!("{closing}");
+    }
     Ok(if tally.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -224,8 +234,15 @@ fn bench(context: &Context, tally: &mut Tally) -> Result<()> {
     crate::bench::test(context.lab()?, tally)
 }
 
-fn list() {
+fn list(json: bool) {
     for part in PARTS {
+        if json {
+            println!("{}", crate::json::object(&[("part", part.name), ("about", part.about)]));
+            for run in part.runs() {
+                println!("{}", crate::json::object(&[("part", part.name), ("machine", run)]));
+            }
+            continue;
+        }
         println!("{:<10} {}", part.name, part.about);
         for run in part.runs() {
             println!("  {run}");

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::json;
+
 /// What became of one test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -25,6 +27,7 @@ pub struct Test {
 /// Tests counted so far.
 pub struct Tally {
     verbose: bool,
+    json: bool,
     part: &'static str,
     counts: Counts,
     before: Counts,
@@ -40,7 +43,24 @@ struct Counts {
 impl Tally {
     /// Starts to count.
     pub fn new(verbose: bool) -> Self {
-        Self { verbose, part: "", counts: Counts::default(), before: Counts::default() }
+        let (counts, before) = Default::default();
+        Self { verbose, json: false, part: "", counts, before }
+    }
+
+    /// Tells each test, passed or not, as an object of JSON in a line of its own.
+    pub fn in_json(self, json: bool) -> Self {
+        Self { json, ..self }
+    }
+
+    fn tell(&self, verdict: &str, name: &str, why: &str) {
+        if self.json {
+            let fields = [("part", self.part), ("test", name), ("verdict", verdict), ("why", why)];
+            return println!("{}", json::object(&fields));
+        }
+        match why {
+            "" => println!("{verdict}  {}: {name}", self.part),
+            _ => println!("{verdict}  {}: {name}: {why}", self.part),
+        }
     }
 
     /// Begins a part.
@@ -57,7 +77,9 @@ impl Tally {
             failed: now.failed - before.failed,
             skipped: now.skipped - before.skipped,
         };
-        println!("{:<10} {} in {:.1} s", self.part, part.text(), took.as_secs_f32());
+        if !self.json {
+            println!("{:<10} {} in {:.1} s", self.part, part.text(), took.as_secs_f32());
+        }
     }
 
     /// Counts a test.
@@ -72,15 +94,15 @@ impl Tally {
     /// Counts a test that passed.
     pub fn pass(&mut self, name: &str) {
         self.counts.passed += 1;
-        if self.verbose {
-            println!("pass  {}: {name}", self.part);
+        if self.verbose || self.json {
+            self.tell("pass", name, "");
         }
     }
 
     /// Counts a test that failed, and says why.
     pub fn fail(&mut self, name: &str, why: &str) {
         self.counts.failed += 1;
-        println!("FAIL  {}: {name}: {why}", self.part);
+        self.tell("FAIL", name, why);
     }
 
     /// Counts a test that could not run here; without a reason that is a failure.
@@ -89,12 +111,12 @@ impl Tally {
             return self.fail(name, "it was skipped without a reason");
         }
         self.counts.skipped += 1;
-        println!("skip  {}: {name}: {why}", self.part);
+        self.tell("skip", name, why);
     }
 
     /// Tells something of the part that counts as no test.
     pub fn note(&self, text: &str) {
-        println!("note  {}: {text}", self.part);
+        self.tell("note", text, "");
     }
 
     /// Counts a test by what it returned.
