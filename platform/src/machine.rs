@@ -57,10 +57,12 @@ impl Machine {
 
     /// Lists what is reserved for good: memory that the host never takes for its own.
     ///
-    /// It does take the ramdisk's, reserved by loaders until it was unpacked, and what is `reusable`.
+    /// It does take the ramdisk's, reserved by loaders until it was unpacked, and what is `reusable`, unless
+    /// that may not be mapped either: the binding forbids both, and EL2 couldn't reach such a page.
     pub fn reserved_for_good(&self) -> impl Iterator<Item = Region> {
         let is_lent = |reserved: &&Reserved| {
-            reserved.is_reusable || self.ramdisk.is_some_and(|at| reserved.is_for(at))
+            reserved.is_reusable && !reserved.no_map
+                || self.ramdisk.is_some_and(|at| reserved.is_for(at))
         };
         self.reserved.iter().filter(move |reserved| !is_lent(reserved)).map(|item| item.region)
     }

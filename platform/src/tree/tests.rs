@@ -126,20 +126,28 @@ fn what_the_host_takes_for_its_own_is_not_reserved_for_good() {
     tree.begin("tee@1").cells("reg", &[0, 0x5000_0000, 0, 0x1000]).property("no-map", b"").end();
     tree.begin("linux,cma").cells("reg", &[0, 0x5800_0000, 0, 0x80_0000]);
     tree.property("compatible", b"shared-dma-pool\0").property("reusable", b"").end();
+    // Against its binding: EL2 leaves it unmapped, so nobody may have it.
+    tree.begin("both@2").cells("reg", &[0, 0x5900_0000, 0, 0x1000]);
+    tree.property("reusable", b"").property("no-map", b"").end();
     tree.end().end();
     let mut machine = parse(&tree.build()).unwrap();
     let kept = |machine: &Machine| machine.reserved_for_good().collect::<Vec<_>>();
-    let (ours, ramdisk, tee) = (
+    let (ours, ramdisk, tee, both) = (
         region(0x4100_0000, 0x4100_2000),
         region(0x4800_0000, 0x4802_0000),
         region(0x5000_0000, 0x5000_1000),
+        region(0x5900_0000, 0x5900_1000),
     );
     machine.ramdisk = None;
-    assert_eq!(kept(&machine), [ours, ramdisk, tee]);
+    assert_eq!(kept(&machine), [ours, ramdisk, tee, both]);
     machine.ramdisk = Some(region(0x4800_0000, 0x4801_86a0));
-    assert_eq!(kept(&machine), [ours, tee]);
+    assert_eq!(kept(&machine), [ours, tee, both]);
     machine.ramdisk = Some(region(0x5000_0000, 0x5000_0800));
-    assert_eq!(kept(&machine), [ours, ramdisk, tee], "what must not be mapped is nobody's ramdisk");
+    assert_eq!(
+        kept(&machine),
+        [ours, ramdisk, tee, both],
+        "what must not be mapped is nobody's ramdisk"
+    );
 }
 
 /// Builds a tree with these CPUs: `reg` and whether PSCI starts them.
