@@ -100,6 +100,19 @@ static long raw_ioctl_free(struct raw_file *file, void __user *user)
 	return raw_pages_free(file, id);
 }
 
+static long raw_ioctl_touch(struct raw_file *file, void __user *user)
+{
+	struct verdigris_raw_touch args;
+	int ret;
+
+	if (copy_from_user(&args, user, sizeof(args)))
+		return -EFAULT;
+	ret = raw_pages_touch(file, &args);
+	if (ret)
+		return ret;
+	return copy_to_user(user, &args, sizeof(args)) ? -EFAULT : 0;
+}
+
 static long raw_ioctl_snapshot(void __user *user)
 {
 	struct verdigris_raw_snapshot *snapshot;
@@ -126,6 +139,8 @@ static long raw_ioctl(struct file *filp, unsigned int command, unsigned long arg
 		return raw_ioctl_alloc(file, user);
 	case VERDIGRIS_RAW_PAGES_FREE:
 		return raw_ioctl_free(file, user);
+	case VERDIGRIS_RAW_TOUCH:
+		return raw_ioctl_touch(file, user);
 	case VERDIGRIS_RAW_SNAPSHOT:
 		return raw_ioctl_snapshot(user);
 	default:

@@ -30,6 +30,7 @@ void raw_unregister(void);
 void raw_pages_init(struct raw_file *file);
 int raw_pages_alloc(struct raw_file *file, struct verdigris_raw_pages *args);
 int raw_pages_free(struct raw_file *file, u64 id);
+int raw_pages_touch(struct raw_file *file, struct verdigris_raw_touch *args);
 int raw_pages_mmap(struct raw_file *file, struct vm_area_struct *vma);
 void raw_pages_release(struct raw_file *file, bool abandon);
 

@@ -169,6 +169,51 @@ int raw_pages_free(struct raw_file *file, u64 id)
 	return ret;
 }
 
+/* By the kernel's own map of all memory, with an entry in the exception tables. */
+static int touch(u64 *at, bool write, u64 *value)
+{
+	int ret = 0;
+
+	pagefault_disable();
+	if (write)
+		__put_kernel_nofault(at, value, u64, fault);
+	else
+		__get_kernel_nofault(value, at, u64, fault);
+	goto out;
+fault:
+	ret = -EFAULT;
+out:
+	pagefault_enable();
+	return ret;
+}
+
+/**
+ * raw_pages_touch() - reads or writes a page as the kernel itself would
+ * @file: whose it is
+ * @args: where and how; receives what was read
+ *
+ * Return: 0; -EFAULT if the access faulted; -ENOENT or -EINVAL.
+ */
+int raw_pages_touch(struct raw_file *file, struct verdigris_raw_touch *args)
+{
+	struct raw_block *block;
+	int ret;
+
+	if (args->offset > PAGE_SIZE - sizeof(u64) || args->write > 1)
+		return -EINVAL;
+	mutex_lock(&file->lock);
+	block = xa_load(&file->blocks, args->id);
+	if (!block)
+		ret = -ENOENT;
+	else if (args->page >= block->page_count)
+		ret = -EINVAL;
+	else
+		ret = touch(page_address(block->pages[args->page]) + args->offset,
+			    args->write, &args->value);
+	mutex_unlock(&file->lock);
+	return ret;
+}
+
 static void area_open(struct vm_area_struct *vma)
 {
 	struct raw_block *block = vma->vm_private_data;

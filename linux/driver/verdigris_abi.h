@@ -372,6 +372,8 @@
 #define VERDIGRIS_STAT_TABLE_PAGES_PER_GIB 43
 /* Times that all VMIDs were used up and everything was invalidated (VM 0). */
 #define VERDIGRIS_STAT_VMID_ROLLOVERS 44
+/* Table pages of the host's own stage 2, beside its root (VM 0). */
+#define VERDIGRIS_STAT_HOST_TABLE_PAGES 45
 
 /* The names of the counters, in the order of their indices. */
 #define VERDIGRIS_STAT_NAMES \
@@ -419,6 +421,7 @@
 	"tables_reclaimed", \
 	"pages_mapped", \
 	"table_pages_per_gib", \
-	"vmid_rollovers"
+	"vmid_rollovers", \
+	"host_table_pages"
 
 #endif

@@ -64,6 +64,22 @@ struct verdigris_raw_snapshot {
 	struct verdigris_raw_register registers[VERDIGRIS_RAW_REGISTERS];
 };
 
+/**
+ * struct verdigris_raw_touch - one access of the kernel's own to an allocation
+ * @id: in: the allocation
+ * @page: in: which page of it
+ * @offset: in: where in the page, at most 8 bytes before its end
+ * @write: in: 0 to read, 1 to write
+ * @value: what to write, or what was read
+ */
+struct verdigris_raw_touch {
+	__u64 id;
+	__u64 page;
+	__u32 offset;
+	__u32 write;
+	__u64 value;
+};
+
 #define VERDIGRIS_RAW_MAGIC 0xE2
 
 /* Makes one hypercall on the current CPU.  The status is in x0. */
@@ -81,5 +97,11 @@ struct verdigris_raw_snapshot {
 /* Reads the registers of the current CPU. */
 #define VERDIGRIS_RAW_SNAPSHOT \
 	_IOR(VERDIGRIS_RAW_MAGIC, 3, struct verdigris_raw_snapshot)
+/*
+ * Reads or writes 8 bytes by the kernel's own map of all memory.  EFAULT if
+ * the access faults and the kernel's exception tables mend that.
+ */
+#define VERDIGRIS_RAW_TOUCH \
+	_IOWR(VERDIGRIS_RAW_MAGIC, 4, struct verdigris_raw_touch)
 
 #endif

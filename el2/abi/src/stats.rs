@@ -116,4 +116,6 @@ stats! {
     TablePagesPerGib "STAT_TABLE_PAGES_PER_GIB";
     #[doc = "Times that all VMIDs were used up and everything was invalidated (VM 0)."]
     VmidRollovers "STAT_VMID_ROLLOVERS";
+    #[doc = "Table pages of the host's own stage 2, beside its root (VM 0)."]
+    HostTablePages "STAT_HOST_TABLE_PAGES";
 }

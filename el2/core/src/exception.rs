@@ -94,6 +94,9 @@ pub enum AbortCause {
     Alignment,
     /// An unsupported exclusive or atomic access.
     UnsupportedExclusive,
+    /// A permission fault at level 3, with S1PTW set: no stage 1 of EL1 sets that bit (RES0 there), so it
+    /// tells who reads the report that stage 2 was it.
+    Denied,
 }
 
 /// A synchronous exception for EL1.
@@ -128,12 +131,33 @@ impl Exception {
         }
     }
 
-    /// Answers an access that stage 2 doesn't let through by an external abort: the host's, to a page
-    /// that it gave away, or a guest's, to an address behind which the host has nothing.
+    /// Answers an access that stage 2 doesn't let through by an external abort: one of EL0, or a guest's to
+    /// an address behind which the host has nothing.
     pub const fn external_abort(abort: &Abort, far: u64) -> Self {
         let cause =
             if abort.table_walk { AbortCause::ExternalOnWalk } else { AbortCause::External };
         Self::abort(abort, cause, far)
+    }
+
+    /// Tells the host of an access that its stage 2 doesn't let through; `pstate` is that of the access.
+    ///
+    /// Linux never looks at its exception tables for an external abort (`do_sea()`), so the kernel gets
+    /// others. For an address of its own half a permission fault, which ends in a fix-up or in an oops that
+    /// names the address. Not a translation fault: Linux finds by AT that the address is mapped, calls it
+    /// spurious and tries again, for ever (since 42f91093b043; pKVM patches that). For an address of the user
+    /// half a permission fault would be tried again for ever too, since the page table has the permission;
+    /// an alignment fault goes straight to the tables, so that `copy_to_user()` fails.
+    pub const fn denied_to_host(abort: &Abort, pstate: u64, far: u64) -> Self {
+        let by_kernel = is_el1(pstate) && abort.is_stage2();
+        if !by_kernel || abort.table_walk || !abort.address_valid {
+            return Self::external_abort(abort, far);
+        }
+        // Bit 55 chooses between TTBR0_EL1 and TTBR1_EL1 (Arm ARM D8.2.4).
+        match (far >> 55 & 1 != 0, abort.instruction) {
+            (true, _) => Self::abort(abort, AbortCause::Denied, far),
+            (false, true) => Self::external_abort(abort, far),
+            (false, false) => Self::abort(abort, AbortCause::Alignment, far),
+        }
     }
 }
 
@@ -159,6 +183,7 @@ const ESR_CLASS_SHIFT: u32 = 26;
 const ESR_IL: u64 = 1 << 25;
 const ESR_FNV: u64 = 1 << 10;
 const ESR_CM: u64 = 1 << 8;
+const ESR_S1PTW: u64 = 1 << 7;
 const ESR_WNR: u64 = 1 << 6;
 
 /// Computes what an exception makes of EL1.
@@ -253,5 +278,6 @@ const fn fault_status(cause: AbortCause) -> u64 {
         AbortCause::ExternalOnWalk => 0x17,
         AbortCause::Alignment => 0x21,
         AbortCause::UnsupportedExclusive => 0x35,
+        AbortCause::Denied => 0x0f | ESR_S1PTW,
     }
 }

@@ -45,6 +45,11 @@ impl Attributes {
     /// executable, so that no speculative fetch reaches a device.
     pub const HOST_DEVICE: Self = Self::HOST_RAM.with(NO_EXECUTE);
 
+    /// What the host finds where memory isn't its own: zeroes to read. Under forced write-back also where the
+    /// host asks for another memory type, so that it reads what the caches hold.
+    pub const HOST_ZEROES: Self =
+        Self::new(NORMAL_WRITE_BACK, FORCE_WRITE_BACK, READ | INNER_SHAREABLE | NO_EXECUTE | AF);
+
     /// Memory of a guest, read-only, not executable, young: what [`Self::guest`] starts from.
     pub const GUEST_RAM: Self =
         Self::new(NORMAL_WRITE_BACK, FORCE_WRITE_BACK, READ | INNER_SHAREABLE | NO_EXECUTE | AF);

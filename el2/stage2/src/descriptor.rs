@@ -5,7 +5,7 @@
 //! encoding that the architecture reserves comes out as [`Kind::Invalid`] and can't become a view.
 //!
 //! Bits 7, 10, 51, 55 and 56 are set in valid leaves only. Tables and invalid entries, annotated ones too,
-//! keep them clear. So ageing, write-protection and harvest may clear them in whatever stands in an
+//! keep them clear (but for the links in the host's own tree, which ageing never sees). So ageing, write-protection and harvest may clear them in whatever stands in an
 //! entry by now: in anything but a leaf they change nothing.
 //!
 //! Those bits are also the log of what was written. GRANTED says that the host allows writing, S2AP\[1\]
@@ -114,6 +114,11 @@ const WRITTEN: u64 = 1 << 56;
 /// Output address of a leaf or table, bits 47:12.
 const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 
+/// In a link of the host's tree: how many parts of the table are missing. The walker ignores bits 11:2 of a
+/// table descriptor (D8.3.1; VTCR_EL2.DS and VTCR_EL2.HAFT, which would give some a meaning, are 0).
+const MISSING: u64 = 0x3ff << MISSING_SHIFT;
+const MISSING_SHIFT: u32 = 2;
+
 /// A bit of each entry above level 3 that is neither a block nor invalid for good.
 pub(crate) const NO_BLOCK: u64 = TABLE_OR_PAGE | BUSY;
 /// All that has to do with writing: what write-protection takes.
@@ -143,6 +148,27 @@ impl Descriptor {
     /// All attribute bits stay 0; stage 2 tables have none.
     pub const fn table(page: TablePage) -> Self {
         Self(page.pa().0 & ADDRESS | TABLE_OR_PAGE | VALID)
+    }
+
+    /// Counts the missing parts of a table in its link: at least 1, since a table without goes.
+    pub(crate) fn with_missing(self, count: u64) -> Self {
+        assert!(count > 0 && count <= TABLE_ENTRIES as u64, "a table has 1 to 512 missing parts");
+        Self(self.0 & !MISSING | count << MISSING_SHIFT)
+    }
+
+    /// Returns how many parts of a linked table are missing; 0 if that isn't counted.
+    pub(crate) fn missing(self) -> u64 {
+        if self.is_shared_table() { 0 } else { (self.0 & MISSING) >> MISSING_SHIFT }
+    }
+
+    /// Marks a link whose table stands in several places and never changes.
+    pub(crate) fn with_shared_table(self) -> Self {
+        Self(self.0 | MISSING)
+    }
+
+    /// Tells whether a link has that mark.
+    pub(crate) fn is_shared_table(self) -> bool {
+        self.0 & MISSING == MISSING
     }
 
     /// Makes the link of a retired table: an invalid entry that holds a page address.

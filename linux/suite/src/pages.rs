@@ -66,6 +66,21 @@ impl Pages {
         self.mapping().write(page * PAGE + word * 8, value);
     }
 
+    /// Adds to a doubleword in one step.
+    pub fn add(&self, page: usize, word: usize, value: u64) {
+        self.mapping().add(page * PAGE + word * 8, value);
+    }
+
+    /// Reads a doubleword as the kernel does, or writes one.
+    pub fn by_kernel(&self, page: usize, word: usize, value: Option<u64>) -> std::io::Result<u64> {
+        raw().touch(self.id, page, word, value)
+    }
+
+    /// Has the kernel copy the first bytes of a file here, as for a `read` of a process.
+    pub fn read_from(&self, page: usize, file: &std::fs::File) -> std::io::Result<usize> {
+        self.mapping().read_from(page * PAGE, 8, file)
+    }
+
     /// Copies bytes into the pages, from the first on.
     pub fn copy_from(&self, bytes: &[u8]) {
         for (index, word) in bytes.chunks(8).enumerate() {

@@ -24,6 +24,7 @@ const CALL: u32 = request::<Registers>(READ | WRITE, 0);
 const PAGES_ALLOC: u32 = request::<PagesRequest>(READ | WRITE, 1);
 const PAGES_FREE: u32 = request::<u64>(WRITE, 2);
 const SNAPSHOT: u32 = request::<Snapshot>(READ, 3);
+const TOUCH: u32 = request::<Touch>(READ | WRITE, 4);
 /// Shift of an allocation's id in the offset of mmap.
 pub const ID_SHIFT: u32 = 32;
 
@@ -49,6 +50,16 @@ struct PagesRequest {
     count: u32,
     addresses: u64,
     id: u64,
+}
+
+/// What TOUCH takes.
+#[repr(C)]
+struct Touch {
+    id: u64,
+    page: u64,
+    offset: u32,
+    write: u32,
+    value: u64,
 }
 
 /// A register in a [`Snapshot`].
@@ -148,6 +159,15 @@ impl Raw {
         unsafe { sys::ioctl(&self.file, PAGES_FREE, &mut id) }
     }
 
+    /// Reads a doubleword of an allocation by the kernel's own map, or writes one. An error if that faults.
+    pub fn touch(&self, id: u64, page: usize, word: usize, value: Option<u64>) -> io::Result<u64> {
+        let (write, value) = (value.is_some().into(), value.unwrap_or(0));
+        let mut touch = Touch { id, page: page as u64, offset: word as u32 * 8, write, value };
+        // SAFETY: integers only; the page is one of an allocation, and whoever maps it sees it change.
+        unsafe { sys::ioctl(&self.file, TOUCH, &mut touch)? };
+        Ok(touch.value)
+    }
+
     /// Maps all pages of an allocation.
     pub fn map(&self, id: u64, byte_count: usize) -> io::Result<sys::Mapping> {
         sys::Mapping::new(&self.file, id << ID_SHIFT, byte_count)
@@ -181,6 +201,7 @@ mod tests {
         assert_eq!(PAGES_ALLOC, 0xc018_e201);
         assert_eq!(PAGES_FREE, 0x4008_e202);
         assert_eq!(SNAPSHOT, 0x8608_e203);
+        assert_eq!(TOUCH, 0xc020_e204);
     }
 
     #[test]

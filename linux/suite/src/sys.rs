@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Error, Result};
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Makes an ioctl whose argument is a `T`, in and out.
 ///
@@ -76,6 +77,22 @@ impl Mapping {
     pub fn write(&self, offset_bytes: usize, value: u64) {
         // SAFETY: as in `read`.
         unsafe { self.word(offset_bytes).write_volatile(value) }
+    }
+
+    /// Adds to a doubleword in one step.
+    pub fn add(&self, offset_bytes: usize, value: u64) {
+        // SAFETY: as in `read`; the reference to an atomic lives for this step, and any bits are one.
+        let word = unsafe { AtomicU64::from_ptr(self.word(offset_bytes)) };
+        word.fetch_add(value, Ordering::Relaxed);
+    }
+
+    /// Has the kernel copy bytes of a file here.
+    pub fn read_from(&self, offset_bytes: usize, byte_count: usize, file: &File) -> Result<usize> {
+        assert!(byte_count <= self.byte_count - offset_bytes, "inside of the mapping");
+        let start = self.word(offset_bytes).cast();
+        // SAFETY: the kernel writes to the mapping, as others do.
+        let count = unsafe { libc::read(file.as_raw_fd(), start, byte_count) };
+        usize::try_from(count).map_err(|_| Error::last_os_error())
     }
 }
 

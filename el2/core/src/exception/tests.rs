@@ -163,3 +163,37 @@ fn a_stage_2_fault_becomes_an_external_abort() {
     // FnV of the fault is passed on.
     assert_eq!(entry(0x9200_0410, 0).far, None);
 }
+
+#[test]
+fn the_host_is_told_what_it_can_mend() {
+    use crate::esr::Syndrome;
+    const KERNEL: u64 = 0xffff_0000_1234_5678;
+    const USER: u64 = 0x0000_ffff_1234_5678;
+    let told = |esr, pstate, far| {
+        let abort = Abort::decode(Syndrome(esr));
+        let entry = enter(&at(pstate), Exception::denied_to_host(&abort, pstate, far), NONE);
+        assert_eq!(entry.far, (esr & 1 << 10 == 0).then_some(far));
+        entry.esr
+    };
+    // A write of the kernel, by its own half: permission, level 3, S1PTW; whatever stage 2 said.
+    for esr in [0x9200_0047, 0x9200_004f, 0x9200_0044] {
+        assert_eq!(told(esr, 0x3c5, KERNEL), 0x9600_00cf);
+        assert_eq!(told(esr, 4, KERNEL), 0x9600_00cf, "on SP_EL0");
+    }
+    // Reading, cleaning, fetching; a tag in the top byte leaves bit 55 what it is.
+    assert_eq!(told(0x9200_0007, 5, KERNEL & !(0xff << 56)), 0x9600_008f);
+    assert_eq!(told(0x9200_014f, 5, KERNEL), 0x9600_01cf);
+    assert_eq!(told(0x8200_000f, 5, KERNEL), 0x8600_008f);
+    // By the user's half: an alignment fault; a fetch has no fix-up.
+    assert_eq!(told(0x9200_004f, 5, USER), 0x9600_0061);
+    assert_eq!(told(0x9200_0047, 5, USER | 0x55 << 56), 0x9600_0061);
+    assert_eq!(told(0x8200_0007, 5, USER), 0x8600_0010);
+    // EL0 as a bus would answer it, whatever address it used.
+    assert_eq!(told(0x9200_004f, 0, USER), 0x9200_0050);
+    assert_eq!(told(0x9200_0047, 0x10, KERNEL), 0x9200_0050, "AArch32");
+    assert_eq!(told(0x8200_0007, 0, USER), 0x8200_0010);
+    // A walk, and what has no address or isn't of stage 2.
+    assert_eq!(told(0x9200_00cf, 5, KERNEL), 0x9600_0057);
+    assert_eq!(told(0x9200_0447, 5, KERNEL), 0x9600_0450);
+    assert_eq!(told(0x9200_0070, 5, KERNEL), 0x9600_0050, "TLB conflict");
+}

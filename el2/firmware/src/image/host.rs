@@ -1,9 +1,12 @@
 //! The host: its stage 2, its control registers on each CPU, and the way into it.
 //!
-//! The host's map is the identity over all addresses that the board has, less what is not the host's.
-//! One lock lets one CPU change it at a time; faults walk it without. EL2's pool covers the tables
-//! that splitting every block would take, so taking a page never fails for want of one.
+//! The host's map is the identity over all addresses that the board has; what is not the host's it finds to
+//! be zeroes where it reads, and can't write. One lock lets one CPU at the map at a time, faults included: a
+//! table goes back to the pool as soon as the block that it stood for is whole again. EL2's pool covers the
+//! tables that splitting every block would take, so taking a page never fails for want of one.
 #![allow(unsafe_code)]
+
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use log::debug;
 use spin::Once;
@@ -29,6 +32,9 @@ struct Host {
 
 static HOST: Once<Host> = Once::new();
 
+/// Table pages of the host's map beside its root.
+static TABLE_PAGES: AtomicU64 = AtomicU64::new(0);
+
 fn host() -> &'static Host {
     HOST.get().expect("the host's map is made before it is used")
 }
@@ -47,11 +53,13 @@ impl TableMemory for Machinery {
 impl PageSource for Machinery {
     fn alloc(&self) -> Option<TablePage> {
         let page = memory::pool().take(1)?;
+        TABLE_PAGES.fetch_add(1, Ordering::Relaxed);
         // SAFETY: a fresh page of the pool, used as a table from here on.
         Some(unsafe { TablePage::new(page) })
     }
 
     fn free(&self, page: TablePage) {
+        TABLE_PAGES.fetch_sub(1, Ordering::Relaxed);
         memory::pool().give(page.pa(), 1);
     }
 }
@@ -71,11 +79,13 @@ pub fn init(machine: &Machine, kept: Region) {
     let root = expect("the host's stage 2", root.ok_or(Error::NoMemory));
     // SAFETY: contiguous zeroed pages of the pool, aligned to their number.
     let root = unsafe { Root::new(root, geometry) };
-    let map = Identity::new(root, system::flush_config());
+    let map = Identity::new(root, system::flush_config(), memory::zero_page());
     for_each_range(machine, kept, bits, |range, attributes| {
         let (start, end) = (Ipa(range.start().0), Ipa(range.end().0));
         expect("the host's stage 2", map.map(&Machinery, start, end, attributes));
     });
+    let (start, end) = (Ipa(kept.start().0), Ipa(kept.end().0));
+    expect("the host's stage 2", map.map_zeroes(&Machinery, start, end));
     let vtcr = vtcr::host(
         vtcr::Geometry { t0sz: geometry.t0sz(), sl0: geometry.sl0() },
         system::selection(),
@@ -83,7 +93,7 @@ pub fn init(machine: &Machine, kept: Region) {
     HOST.call_once(|| Host { map, writer: SpinMutex::new(()), vtcr });
 }
 
-/// Calls `f` with each range that the host can reach, and how.
+/// Calls `f` with each range that the host can use, and how.
 fn for_each_range(
     machine: &Machine,
     kept: Region,
@@ -149,7 +159,14 @@ pub fn give_page(page: Pa) {
     given.expect("the host's tables for a page that was taken are still there");
 }
 
-/// Tells whether the host's access to an address should be tried again.
-pub fn is_mapped(ipa: Ipa) -> bool {
-    host().map.fault(&Machinery, ipa) == HostFault::Retry
+/// Tells whether the host's access to an address should be tried again. Where the host `reads` what isn't its
+/// own, it finds zeroes then.
+pub fn fault(ipa: Ipa, reads: bool) -> bool {
+    let _guard = host().writer.lock();
+    host().map.fault(&Machinery, ipa, reads) == HostFault::Retry
+}
+
+/// Returns how many table pages the host's map has beside its root.
+pub fn table_pages() -> u64 {
+    TABLE_PAGES.load(Ordering::Relaxed)
 }

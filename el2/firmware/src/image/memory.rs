@@ -303,6 +303,20 @@ pub fn empty_root() -> Pa {
     Pa((&raw const EMPTY_ROOT) as u64)
 }
 
+#[repr(align(4096))]
+struct ZeroPage(#[expect(dead_code, reason = "the host alone reads it")] [u8; PAGE_SIZE as usize]);
+// Among the constants, which EL2 can't write.
+#[unsafe(link_section = ".rodata.zero_page")]
+static ZERO_PAGE: ZeroPage = ZeroPage([0; PAGE_SIZE as usize]);
+
+/// Returns the page of zeroes that the host reads where memory isn't its own.
+pub fn zero_page() -> Pa {
+    let page = Pa((&raw const ZERO_PAGE) as u64);
+    // Where FEAT_S2FWB is missing, the host may read it past the caches.
+    cache::clean(page, PAGE_SIZE);
+    page
+}
+
 /// Views a page as a table.
 ///
 /// # Safety

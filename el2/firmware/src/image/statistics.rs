@@ -14,7 +14,7 @@ use verdigris_abi::{MAX_VMS, Stat};
 use verdigris_core::call::VmHandle;
 
 use super::percpu::PerCpu;
-use super::{counter, vmids};
+use super::{counter, host, vmids};
 
 /// The counters of one handle.
 #[repr(align(64))]
@@ -65,6 +65,7 @@ pub fn total(stat: Stat, percpu: &PerCpu) -> u64 {
     match stat {
         Stat::El2Instructions => counter::instructions(percpu),
         Stat::VmidRollovers => vmids::rollovers(),
+        Stat::HostTablePages => host::table_pages(),
         Stat::TablePagesPerGib => per_gib(sum(Stat::TablePages), sum(Stat::PagesMapped)),
         _ => sum(stat),
     }

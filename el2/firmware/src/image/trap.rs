@@ -1,14 +1,14 @@
 //! What the host does that comes to EL2: calls, and accesses that stage 2 denies.
 //!
-//! No trap of the host is an error of EL2. A call is answered; an access to memory that the host
-//! gave away, or never had, is a synchronous external abort in the host, as a bus would answer;
-//! an instruction that no host should reach is UNDEFINED there.
+//! No trap of the host is an error of EL2. A call is answered; memory that the host gave away, or never
+//! had, reads as zeroes, and any other access to it is an abort in the host; an instruction that no host
+//! should reach is UNDEFINED there.
 #![allow(unsafe_code)]
 
 use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, Readable, SPSR_EL2};
 use log::warn;
-use verdigris_core::esr::{Abort, FaultStatus, Syndrome, Trap};
-use verdigris_core::exception::{AbortCause, Exception, Interrupted, enter};
+use verdigris_core::esr::{Abort, Access, FaultStatus, Syndrome, Trap};
+use verdigris_core::exception::{Exception, Interrupted, enter};
 
 use super::frame::Frame;
 use super::percpu::PerCpu;
@@ -73,26 +73,25 @@ unsafe fn step_over() {
     }
 }
 
-/// Answers an access that the host's stage 2 denied.
+/// Answers an access that the host's stage 2 didn't let through.
+///
+/// Each path ends. A read of zeroes is tried again once; an atomic faults as a read first (Arm ARM
+/// ESR_EL2.WnR), then, on the zeroes, by its permission, which no try mends.
 fn host_abort(abort: &Abort) {
     let far = FAR_EL2.get();
     if matches!(abort.status, FaultStatus::Translation(_)) {
         let ipa = abort.ipa(HPFAR_EL2.get(), far);
-        // A block of the host's map is briefly invalid while it is being split.
-        if host::is_mapped(ipa) {
+        // A block of the host's map is briefly invalid while it is split or built again.
+        if host::fault(ipa, abort.access() == Access::Read) {
             return;
         }
         warn!("host: no access to {ipa} from {:#x}", ELR_EL2.get());
+    } else if matches!(abort.status, FaultStatus::Permission(_)) {
+        warn!("host: no right to that access to {far:#x} from {:#x}", ELR_EL2.get());
     } else {
         warn!("host: {abort:?} at {:#x}", ELR_EL2.get());
     }
-    inject(Exception::Abort {
-        cause: if abort.table_walk { AbortCause::ExternalOnWalk } else { AbortCause::External },
-        instruction: abort.instruction,
-        write: abort.write_bit,
-        cache_maintenance: abort.cache_maintenance,
-        address: abort.address_valid.then_some(far),
-    });
+    inject(Exception::denied_to_host(abort, SPSR_EL2.get(), far));
 }
 
 /// Makes the host take an exception when EL2 returns to it.

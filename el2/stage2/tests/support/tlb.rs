@@ -173,6 +173,22 @@ impl LazyTlb {
         }
     }
 
+    /// Checks that no address has two leaves cached, which a TLB may answer by a conflict abort.
+    pub fn assert_no_conflict(&self) {
+        for &(hot, raw, level) in &self.stage2 {
+            let other = self.stage2.iter().find(|leaf| leaf.0 == hot && leaf.1 != raw);
+            assert_eq!(other, None, "{hot:#x} is also cached as {raw:#x}, level {level}");
+        }
+    }
+
+    /// Checks that all that is cached is what the tables say now.
+    pub fn assert_current(&self, machine: &Machine) {
+        for &(hot, raw, level) in self.cached() {
+            let now = machine.walk(self.geometry, hot);
+            assert_eq!(now, Some((raw, level)), "{hot:#x} is cached as it was");
+        }
+    }
+
     /// Checks that nothing cached lets a write through to an address.
     pub fn assert_no_writes(&self, start: u64, end: u64) {
         for &(hot, raw, _) in self.cached().filter(|leaf| (start..end).contains(&leaf.0)) {

@@ -1,15 +1,14 @@
 //! VMs from beginning to end, and the memory they are made of.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
 use verdigris_abi::{Error, PAGE_SIZE, Stat, call, flags};
 use verdigris_guest::{pattern, program, touch};
 
-use super::support::{bytes, settled, spread};
+use super::support::{bytes, helper, settled, spread};
 use crate::firmware::{PageState, host_reset, layout, page_state, until_none_left, whole_range};
 use crate::guest::{DATA, Guest};
 use crate::ktap::test_table;
@@ -20,21 +19,14 @@ use crate::vm::{IPA_BITS, RW, Vm};
 test_table! { "suite", 40:
     destroy_gives_everything_back, reset_gives_everything_back, out_of_table_pages, tables_are_reused,
     reclaim_gives_pages_back, most_vms_at_a_time, most_vcpus_of_a_vm, sizes_of_address_spaces,
-    donated_page_aborts_the_host, dead_process_leaves_nothing, pages_in_use_are_not_freed,
+    dead_process_leaves_nothing, pages_in_use_are_not_freed,
 }
 
 /// Helpers that tests start as processes of their own: they are meant to die.
 pub mod helpers {
     use super::*;
 
-    test_table! { "helper", 40: read_a_donated_page, leave_everything_behind }
-
-    fn read_a_donated_page() {
-        let (vm, page) = (Vm::new(), Pages::single(1));
-        page.write(0, 0, 1);
-        vm.donate_range(page.address(0), 1).expect("a fresh page");
-        println!("read {}", page.read(0, 0));
-    }
+    test_table! { "helper", 40: leave_everything_behind }
 
     fn leave_everything_behind() {
         let guest = Guest::new(2);
@@ -214,19 +206,6 @@ fn sizes_of_address_spaces() {
         page.write(0, 0, bits);
         assert_eq!(guest.cpu(0).call(program::READ, &[last])[0], bits);
     }
-}
-
-fn helper(name: &str) -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["exec", name]).stdin(Stdio::null()).stderr(Stdio::null());
-    command
-}
-
-fn donated_page_aborts_the_host() {
-    const SIGBUS: i32 = 7;
-    let output = helper("read_a_donated_page").output().expect("the suite can start itself");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.signal(), Some(SIGBUS), "{}: {said}", output.status);
 }
 
 fn dead_process_leaves_nothing() {

@@ -9,6 +9,7 @@ mod dirty;
 mod discovery;
 mod driver;
 mod exits;
+mod host_memory;
 mod hotplug;
 mod invalidation;
 mod lifetime;
@@ -53,6 +54,8 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         migration::TESTS,
         lifetime::TESTS,
         lifetime::helpers::TESTS,
+        host_memory::TESTS,
+        host_memory::helpers::TESTS,
         counters::TESTS,
         driver::TESTS,
         driver::LOCKDOWN,

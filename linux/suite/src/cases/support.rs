@@ -1,5 +1,7 @@
 //! What several tests need.
 
+use std::process::{Command, Stdio};
+
 use verdigris_abi::{Error, Status};
 
 use crate::ktap::skip;
@@ -63,4 +65,11 @@ pub fn settled<T>(mut call: impl FnMut() -> Status<T>) -> Status<T> {
         }
     }
     Err(Error::Retry)
+}
+
+/// Prepares to start a helper: a test that is meant to die, as a process of its own.
+pub fn helper(name: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["exec", name]).stdin(Stdio::null()).stderr(Stdio::null());
+    command
 }
