@@ -1,24 +1,22 @@
 //! Reads the instructions of the release firmware.
 //!
-//! Two promises are about instructions and not about source text: that the atomic at the heart of
-//! ageing is a load-exclusive/store-exclusive loop, whatever the compiler thinks of the CPU, and
-//! that EL2 leaves the host's FP and SIMD registers alone outside of the one place that switches
-//! them.
+//! Three promises are about instructions and not about source text: that the atomic at the heart of
+//! ageing is a load-exclusive/store-exclusive loop, whatever the compiler thinks of the CPU; that EL2
+//! leaves the host's FP and SIMD registers alone outside of the one place that switches them; and that
+//! barriers and TLB invalidations come in the order that the table in `barriers.rs` has.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
+use object::{Object, ObjectSection, ObjectSymbol, SectionKind};
 
+use super::flow::Instruction;
 use super::instructions::{Access, Class, classify};
-use super::{Context, tally::Tally};
+use super::{Context, barriers, tally::Tally};
 use crate::build::Profile;
 
 /// The functions that clear access flags, kept out of line under these names.
 const AGEING: [&str; 2] = ["verdigris_test_and_clear_young", "verdigris_test_and_clear_young_of_8"];
 /// How the names of functions begin that may touch FP and SIMD registers.
 const FP_PREFIX: &str = "fp_";
-
-/// An instruction and where it is linked.
-type Instruction = (u64, u32);
 
 /// Checks the release image.
 pub fn test(context: &Context, tally: &mut Tally) -> Result<()> {
@@ -28,11 +26,12 @@ pub fn test(context: &Context, tally: &mut Tally) -> Result<()> {
     let code = Code::read(&elf)?;
     tally.judge("test_and_clear_young is an exclusive loop", &check_ageing(&code));
     tally.judge("no FP or SIMD instruction outside the switch", &check_floating_point(&code));
+    barriers::check(&code, tally);
     Ok(())
 }
 
 /// The instructions of an image, without the data between them.
-struct Code {
+pub(super) struct Code {
     instructions: Vec<Instruction>,
     /// Start, size and name of functions, by address.
     functions: Vec<(u64, u64, String)>,
@@ -53,9 +52,10 @@ impl Code {
             }
         }
         ensure!(!instructions.is_empty(), "the image has no code, or no mapping symbols");
-        let symbols = elf.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text);
+        let symbols = elf.symbols().filter(|symbol| is_text(elf, symbol));
         let functions = symbols.filter_map(|symbol| {
-            let name = symbol.name().ok().filter(|name| !name.starts_with('$'))?;
+            let name =
+                symbol.name().ok().filter(|name| !name.starts_with('$') && !name.is_empty())?;
             Some((symbol.address(), symbol.size(), name.to_owned()))
         });
         let mut functions: Vec<_> = functions.collect();
@@ -68,9 +68,30 @@ impl Code {
         let (start, size, _) =
             found.with_context(|| format!("the image has no function {name}"))?;
         ensure!(*size > 0, "{name} has no size");
-        let from = self.instructions.partition_point(|(address, _)| address < start);
-        let to = self.instructions.partition_point(|(address, _)| *address < start + size);
-        Ok(&self.instructions[from..to])
+        Ok(self.between(*start, start + size))
+    }
+
+    fn between(&self, start: u64, end: u64) -> &[Instruction] {
+        let from = self.instructions.partition_point(|(address, _)| *address < start);
+        let to = self.instructions.partition_point(|(address, _)| *address < end);
+        &self.instructions[from..to]
+    }
+
+    /// Returns the names and instructions of all functions. One of assembly, which has no size, ends where
+    /// the next symbol is.
+    pub(super) fn functions(&self) -> impl Iterator<Item = (&str, &[Instruction])> {
+        self.functions.iter().enumerate().map(|(at, (start, size, name))| {
+            let next = self.functions[at..].iter().find(|(address, ..)| address > start);
+            let open_end = next.map_or(u64::MAX, |(address, ..)| *address);
+            let end = if *size > 0 { start + size } else { open_end };
+            (name.as_str(), self.between(*start, end))
+        })
+    }
+
+    /// Names the function that begins at an address.
+    pub(super) fn begins(&self, address: u64) -> Option<&str> {
+        let at = self.functions.binary_search_by_key(&address, |(start, ..)| *start).ok()?;
+        Some(&self.functions[at].2)
     }
 
     /// Names the function that an address is in.
@@ -82,7 +103,9 @@ impl Code {
 
 /// Collects the symbols that tell code from data (ELF for the Arm 64-bit architecture, 5.5.4).
 fn mapping_symbols(elf: &object::File) -> Vec<(u64, bool)> {
-    let marks = elf.symbols().filter_map(|symbol| match symbol.name().ok()? {
+    // Sections that aren't loaded have such symbols too, with addresses of their own.
+    let symbols = elf.symbols().filter(|symbol| is_text(elf, symbol));
+    let marks = symbols.filter_map(|symbol| match symbol.name().ok()? {
         name if name == "$x" || name.starts_with("$x.") => Some((symbol.address(), true)),
         name if name == "$d" || name.starts_with("$d.") => Some((symbol.address(), false)),
         _ => None,
@@ -90,6 +113,12 @@ fn mapping_symbols(elf: &object::File) -> Vec<(u64, bool)> {
     let mut marks: Vec<_> = marks.collect();
     marks.sort();
     marks
+}
+
+/// Tells whether a symbol is of code; labels of assembly have no type that says so.
+fn is_text(elf: &object::File, symbol: &object::Symbol) -> bool {
+    let section = symbol.section_index().and_then(|index| elf.section_by_index(index).ok());
+    section.is_some_and(|section| section.kind() == SectionKind::Text)
 }
 
 fn is_code(marks: &[(u64, bool)], address: u64) -> bool {

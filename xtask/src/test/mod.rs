@@ -4,8 +4,10 @@
 //! to the [`Tally`]; one that cannot run at all counts as a failure. The last line is plain text,
 //! for those who look at nothing else.
 
+mod barriers;
 mod crash;
 mod driver;
+mod flow;
 mod fuzz;
 mod host;
 mod image;
