@@ -170,6 +170,22 @@ unsigned long verdigris_page_shares(phys_addr_t pa)
 }
 
 /**
+ * verdigris_page_is_foreign() - tells whether a page is memory to the firmware
+ * @pa: its address
+ *
+ * Return: true for what has no owner: memory that the kernel got after boot.
+ * Every doubt is a false.
+ */
+bool verdigris_page_is_foreign(phys_addr_t pa)
+{
+	struct arm_smccc_1_2_regs args = { .a0 = VERDIGRIS_PAGE_STATE, .a1 = pa };
+	struct arm_smccc_1_2_regs res;
+
+	arm_smccc_1_2_hvc(&args, &res);
+	return !res.a0 && res.a1 == VERDIGRIS_OWNER_NONE;
+}
+
+/**
  * verdigris_page_is_free() - tells whether only the host uses a page
  * @pa: its address
  *

@@ -17,6 +17,7 @@ int verdigris_find_firmware(void);
 int verdigris_host_reset(void);
 int verdigris_vm_destroy(u64 vm);
 unsigned long verdigris_page_shares(phys_addr_t pa);
+bool verdigris_page_is_foreign(phys_addr_t pa);
 bool verdigris_page_is_free(phys_addr_t pa);
 
 #endif

@@ -16,6 +16,7 @@
 #include <linux/atomic.h>
 #include <linux/delay.h>
 #include <linux/gfp.h>
+#include <linux/list.h>
 #include <linux/memcontrol.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
@@ -28,6 +29,9 @@
 
 /* log2 of the pages of a chunk that is given for tables, where there is one. */
 #define CHUNK_ORDER 3
+
+/* How many chunks in a row may be foreign before other memory is asked for. */
+#define FOREIGN_TRIES 16
 
 static atomic_long_t donated_pages;
 
@@ -83,10 +87,42 @@ void vg_pages_init(struct vg_pages *pages)
 	xa_init(&pages->chunks);
 }
 
+/*
+ * Allocates a chunk that can be donated.  Memory that the kernel got after boot
+ * is foreign to the firmware: it goes back, and another chunk is taken.  On
+ * arm64 it is added to the highest zone unless it lies inside of a lower one,
+ * so the zone below is asked last.
+ */
+static struct page *chunk_alloc(unsigned int order, gfp_t extra)
+{
+	gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_NOWARN | extra;
+	struct page *page, *held, *next;
+	unsigned int tries = 0;
+	LIST_HEAD(foreign);
+
+	for (;;) {
+		page = alloc_pages(gfp, order);
+		if (!page || !verdigris_page_is_foreign(page_to_phys(page)))
+			break;
+		/* Held back, or the next would be the same. */
+		list_add(&page->lru, &foreign);
+		page = NULL;
+		if (++tries > FOREIGN_TRIES)
+			break;
+		if (tries == FOREIGN_TRIES)
+			gfp |= GFP_DMA;
+	}
+	if (!page && tries > FOREIGN_TRIES)
+		pr_warn_once("no memory that the firmware knows: what was added after boot can't be donated\n");
+	list_for_each_entry_safe(held, next, &foreign, lru)
+		__free_pages(held, order);
+	return page;
+}
+
 /* Writes a chunk into the account before anybody else gets to know of it. */
 static struct page *chunk_new(struct vg_vm *vm, unsigned int order, gfp_t extra)
 {
-	struct page *page = alloc_pages(GFP_KERNEL_ACCOUNT | __GFP_NOWARN | extra, order);
+	struct page *page = chunk_alloc(order, extra);
 	void *old;
 
 	if (!page)
