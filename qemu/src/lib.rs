@@ -13,5 +13,5 @@ mod machine;
 mod process;
 mod session;
 
-pub use machine::{Boot, Host, Invocation, Machine, parse_size};
+pub use machine::{Boot, Host, Invocation, Machine, SWAP_SERIAL, parse_size};
 pub use session::{Event, Lines, Qemu, Session};

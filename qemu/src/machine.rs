@@ -12,6 +12,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::layout::{ImageHeader, KERNEL_ADDRESS, ramdisk_address};
 
+/// What the disk to swap to is known by in the host, whatever other disks there are.
+pub const SWAP_SERIAL: &str = "verdigris-swap";
+
 /// A QEMU `virt` board.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -91,6 +94,8 @@ pub struct Invocation {
     pub machine: Machine,
     /// What it starts with.
     pub boot: Boot,
+    /// A disk to swap to: a raw file.
+    pub disk: Option<PathBuf>,
     /// TCP port on which QEMU waits for a debugger before the first instruction.
     pub gdb_port: Option<u16>,
     /// Whether console input is passed on, with QEMU's escape key (Ctrl-A x ends it).
@@ -165,6 +170,15 @@ impl Invocation {
                 args.pair("-initrd", &host.ramdisk);
                 args.pair("-append", &host.args);
             }
+        }
+        if let Some(disk) = &self.disk {
+            // Nothing of it outlives the run: a flush need not reach this machine's disk.
+            let file = escape_path(disk);
+            args.pair(
+                "-drive",
+                format!("file={file},if=none,id=swap,format=raw,cache=unsafe,discard=unmap"),
+            );
+            args.pair("-device", format!("virtio-blk-pci,drive=swap,serial={SWAP_SERIAL}"));
         }
         args.pair("-serial", if self.interactive { "mon:stdio" } else { "stdio" });
         if !self.interactive {
@@ -274,7 +288,7 @@ mod tests {
     }
 
     fn invocation(machine: Machine, boot: Boot) -> Invocation {
-        Invocation { machine, boot, gdb_port: None, interactive: false }
+        Invocation { machine, boot, disk: None, gdb_port: None, interactive: false }
     }
 
     #[test]

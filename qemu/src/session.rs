@@ -227,7 +227,8 @@ mod tests {
         std::fs::set_permissions(&program, mode).unwrap();
         let host = Host { kernel: "k".into(), ramdisk: "r".into(), args: String::new() };
         let (machine, boot) = (Machine::default(), Boot::Bare(host));
-        let invocation = Invocation { machine, boot, gdb_port: None, interactive: false };
+        let invocation =
+            Invocation { machine, boot, disk: None, gdb_port: None, interactive: false };
         let qemu = Qemu { program, library_path: None };
         let log = dir.join("log");
         (qemu.start(&invocation, &log).unwrap(), log)

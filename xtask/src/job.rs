@@ -7,6 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
+use verdigris_qemu::SWAP_SERIAL;
+
 use crate::initramfs::Initramfs;
 use crate::{paths, setup};
 
@@ -39,7 +41,9 @@ pub struct Job {
     pub guest: Option<PathBuf>,
     /// The virtual machine monitor of the demonstration.
     pub vmm: Option<PathBuf>,
-    /// A folder with modules of the host kernel's own.
+    /// Whether the machine has a disk to swap to.
+    pub swap: bool,
+    /// A folder to lay at /lib/modules, with modules of the host kernel's own.
     pub modules: Option<PathBuf>,
     /// Directories to lay over the root.
     pub overlays: Vec<PathBuf>,
@@ -56,6 +60,7 @@ impl Job {
             suite: None,
             guest: None,
             vmm: None,
+            swap: false,
             modules: None,
             overlays: Vec::new(),
             nonce: nonce(),
@@ -112,6 +117,7 @@ impl Job {
             ("nonce", self.nonce.as_str()),
             ("job", job),
             ("driver_args", driver),
+            ("swap", if self.swap { SWAP_SERIAL } else { "" }),
             ("term", &term),
             ("rows", &rows.to_string()),
             ("columns", &columns.to_string()),

@@ -1,6 +1,7 @@
 //! Runs machines for tests: each fresh, each with its own log, everything built once.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use crate::arguments;
 use crate::build::{self, Firmware, Profile};
 use crate::console::{Outcome, Sink, follow};
 use crate::job::{HOST_ARGS, Job, Work};
-use crate::setup::{self, Setup, Tools};
+use crate::setup::{self, KernelPackage, NEWEST, Setup, Tools};
 use crate::symbols::Symbols;
 use crate::{kernel, paths};
 
@@ -25,6 +26,7 @@ pub struct Lab {
     setup: Setup,
     qemu: Qemu,
     kernel: PathBuf,
+    memory_folder: &'static str,
     built: Mutex<HashMap<Item, PathBuf>>,
     firmware: Mutex<HashMap<Profile, Firmware>>,
 }
@@ -113,11 +115,20 @@ impl Lab {
         Self::with(setup::ensure()?, Tools::oldest_qemu()?)
     }
 
+    /// Does the set-up for the newest kernel that there is a package of.
+    pub fn newest(qemu: Option<&Path>) -> Result<Self> {
+        let setup = setup::ensure_package(&KernelPackage::parse(NEWEST)?)?;
+        let qemu = qemu.map(|program| Tools::qemu_at(program.to_owned())).transpose()?;
+        let qemu = qemu.map_or_else(|| setup.tools.qemu(), Ok)?;
+        Ok(Self { memory_folder: "memory-root-newest", ..Self::with(setup, qemu)? })
+    }
+
     fn with(setup: Setup, qemu: Qemu) -> Result<Self> {
         setup::qemu_version(&qemu)?;
         let kernel = kernel::plain(&setup.kernel.image)?;
         let (built, firmware) = (Mutex::default(), Mutex::default());
-        Ok(Self { setup, qemu, kernel, built, firmware })
+        let memory_folder = "memory-root";
+        Ok(Self { setup, qemu, kernel, memory_folder, built, firmware })
     }
 
     /// Returns the set-up, for parts that build by themselves.
@@ -193,22 +204,39 @@ impl Lab {
     }
 
     fn make_memory_root(&self) -> Result<PathBuf> {
-        let folder = paths::target().join("run/memory-root");
+        let folder = paths::target().join("run").join(self.memory_folder);
         let mut files = vec![
             (build::memory()?, folder.join("bin/verdigris-memory")),
             (build::guest_mmio()?, folder.join("lib/verdigris/guest-mmio.bin")),
         ];
-        if let Some(modules) = &self.setup.kernel.modules {
-            for entry in std::fs::read_dir(modules)? {
-                let entry = entry?;
-                files.push((entry.path(), folder.join("lib/modules").join(entry.file_name())));
-            }
+        // Another kernel's were there before.
+        let to = folder.join("lib/modules");
+        if to.exists() {
+            std::fs::remove_dir_all(&to)?;
+        }
+        for (release, file) in self.few_modules()? {
+            let name = file.file_name().context("a file has a name")?;
+            let to = to.join(release).join(name);
+            files.push((file, to));
         }
         for (from, to) in files {
             std::fs::create_dir_all(to.parent().context("a file of a folder")?)?;
             std::fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
         }
         Ok(folder)
+    }
+
+    /// Lists the modules that tests load, each with the kernel's release.
+    fn few_modules(&self) -> Result<Vec<(OsString, PathBuf)>> {
+        let mut files = Vec::new();
+        let Some(modules) = &self.setup.kernel.few_modules else { return Ok(files) };
+        for release in std::fs::read_dir(modules)? {
+            let release = release?;
+            for file in std::fs::read_dir(release.path())? {
+                files.push((release.file_name(), file?.path()));
+            }
+        }
+        Ok(files)
     }
 
     /// Runs a machine to its end, or until its time is over.
@@ -225,7 +253,7 @@ impl Lab {
         }
         if trial.vmm {
             job.vmm = Some(self.item(Item::Vmm)?);
-            job.modules.clone_from(&self.setup.kernel.modules);
+            job.modules.clone_from(&self.setup.kernel.few_modules);
         }
         job.overlays.clone_from(&trial.overlays);
         let ramdisk = paths::target().join("run").join(format!("{}.cpio", trial.name));
@@ -234,7 +262,8 @@ impl Lab {
             Host { kernel: self.kernel.clone(), ramdisk: ramdisk.clone(), args: HOST_ARGS.into() };
         let boot = self.boot(trial, host)?;
         let machine = trial.machine.clone();
-        let invocation = Invocation { machine, boot, gdb_port: None, interactive: false };
+        let invocation =
+            Invocation { machine, boot, disk: None, gdb_port: None, interactive: false };
         let session = self.qemu.start(&invocation, &paths::log(&trial.name))?;
         let mut outcome = follow(session, &job.nonce, Some(Instant::now() + trial.timeout), sink)?;
         outcome.complete_tail(&paths::log(&trial.name));

@@ -15,7 +15,7 @@ use crate::console::{CRASH_STATUS, Outcome, follow};
 use crate::display::Display;
 use crate::job::{Job, Work};
 use crate::lab::On;
-use crate::setup::{self, HostKernel, Setup, Tools};
+use crate::setup::{self, HostKernel, KernelPackage, Setup, Tools};
 use crate::symbols::Symbols;
 use crate::{arguments, gdb, job, kernel, paths, terminal};
 
@@ -48,6 +48,12 @@ pub struct RunArgs {
     /// Build the driver against these headers, of the same kernel
     #[arg(long, value_name = "DIR", requires = "kernel")]
     kernel_headers: Option<PathBuf>,
+    /// Run a kernel of Debian's as host, by its package: linux-image-arm64/sid, linux-image-6.12*-arm64
+    #[arg(long, value_name = "NAME", conflicts_with = "kernel", value_parser = KernelPackage::parse)]
+    kernel_package: Option<KernelPackage>,
+    /// Give the host a disk of this size to swap to, as 512M or 2G
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    swap: Option<u64>,
     /// Lay the files of a directory over the host's root; may be given more than once
     #[arg(long, value_name = "DIR")]
     overlay: Vec<PathBuf>,
@@ -95,18 +101,18 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     let kernel = args.check_with(&setup, &qemu)?;
     let firmware = args.firmware()?;
     let job = args.job(&setup)?;
-    // Another run may be under way: each has its own.
-    let ramdisk = paths::target().join(format!("run/initramfs-{}.cpio", std::process::id()));
-    job.write_root(&ramdisk)?;
-    let host = Host { kernel, ramdisk: ramdisk.clone(), args: args.host_args() };
-    let invocation = args.invocation(firmware.as_ref(), host);
+    let files = Files::new()?;
+    job.write_root(&files.ramdisk)?;
+    let host = Host { kernel, ramdisk: files.ramdisk.clone(), args: args.host_args() };
+    let disk = args.swap.map(|bytes| files.disk(bytes)).transpose()?;
+    let invocation = Invocation { disk, ..args.invocation(firmware.as_ref(), host) };
     if let Some(firmware) = firmware.as_ref().filter(|_| args.gdb) {
         println!("Waiting for a debugger; attach one with:\n  {}", gdb::line(firmware));
     }
     let log = args.log.clone().unwrap_or_else(|| paths::log("run"));
     let session = qemu.start(&invocation, &log)?;
     let outcome = watch(session, &job, &args, firmware.as_ref());
-    std::fs::remove_file(ramdisk)?;
+    drop(files);
     let mut outcome = outcome?;
     outcome.complete_tail(&log);
     Ok(conclude(&outcome, &log))
@@ -141,13 +147,53 @@ fn watch(
 }
 
 fn prepare(args: &RunArgs) -> Result<Setup> {
-    match &args.kernel {
-        None => setup::ensure(),
-        Some(image) => setup::ensure_with(HostKernel {
+    match (&args.kernel_package, &args.kernel) {
+        (Some(package), _) => setup::ensure_package(package),
+        (None, None) => setup::ensure(),
+        (None, Some(image)) => setup::ensure_with(HostKernel {
             image: image.clone(),
             headers: args.kernel_headers.clone(),
             modules: None,
+            few_modules: None,
         }),
+    }
+}
+
+/// Files that a run makes and removes. Another run may be under way: each has its own.
+struct Files {
+    ramdisk: PathBuf,
+    disk: PathBuf,
+}
+
+impl Files {
+    /// Names them, and removes what runs have left that were killed.
+    fn new() -> Result<Self> {
+        let folder = paths::target().join("run");
+        std::fs::create_dir_all(&folder)?;
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let owner = path.file_stem().and_then(|stem| stem.to_str()?.strip_prefix("of-"));
+            if owner.is_some_and(|owner| !Path::new("/proc").join(owner).exists()) {
+                std::fs::remove_file(path)?;
+            }
+        }
+        let own = folder.join(format!("of-{}", std::process::id()));
+        Ok(Self { ramdisk: own.with_extension("cpio"), disk: own.with_extension("disk") })
+    }
+
+    /// Makes a disk that takes no space until it is written to.
+    fn disk(&self, bytes: u64) -> Result<PathBuf> {
+        let made = std::fs::File::create(&self.disk).and_then(|file| file.set_len(bytes));
+        made.with_context(|| format!("cannot make a disk at {}", self.disk.display()))?;
+        Ok(self.disk.clone())
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // A disk is there only if it was asked for.
+        let _ = std::fs::remove_file(&self.ramdisk);
+        let _ = std::fs::remove_file(&self.disk);
     }
 }
 
@@ -193,6 +239,7 @@ impl RunArgs {
             None => Work::Command(DEMO.into()),
         };
         let mut job = Job::new(work);
+        job.swap = self.swap.is_some();
         job.overlays.clone_from(&self.overlay);
         job.suite = Some(build::suite()?);
         job.vmm = Some(build::vmm()?);
@@ -239,7 +286,7 @@ impl RunArgs {
             },
         };
         let gdb_port = self.gdb.then_some(gdb::PORT);
-        Invocation { machine, boot, gdb_port, interactive: self.shell }
+        Invocation { machine, boot, disk: None, gdb_port, interactive: self.shell }
     }
 }
 

@@ -24,9 +24,25 @@ pub fn driver(tools: &Tools, headers: &Path, extra: &[&str]) -> Result<PathBuf> 
     make.arg("-C").arg(&headers).arg(format!("M={}", dir.display()));
     make.args(["ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-", "modules"]);
     // Type information for the module would need a tool (pahole), and nobody reads it.
-    make.arg("CONFIG_DEBUG_INFO_BTF_MODULES=").args(extra);
+    make.arg("CONFIG_DEBUG_INFO_BTF_MODULES=").args(fit(tools)?).args(extra);
     progress::step("building the driver", || command::run(&mut make))?;
     Ok(dir.join("verdigris.ko"))
+}
+
+/// Returns what make is told where the kernel was built by another compiler, which its headers ask for by name, and for
+/// what only a newer one can do.
+fn fit(tools: &Tools) -> Result<Vec<&'static str>> {
+    const COMPILER: &str = "aarch64-linux-gnu-gcc";
+    let mut words = vec!["CC=aarch64-linux-gnu-gcc"];
+    let mut compiler = tools.command(COMPILER)?;
+    // GCC has it since 14. What kernels ask for besides they try first.
+    compiler.args(["-fmin-function-alignment=4", "-E", "-x", "c", "/dev/null"]);
+    if command::run(&mut compiler).is_err() {
+        words.push("CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=");
+        // Nor does it know all attributes of the headers, and would tell of each.
+        words.push("KCFLAGS=-Wno-attributes");
+    }
+    Ok(words)
 }
 
 /// Copies what changed, so that make builds no more than it must.

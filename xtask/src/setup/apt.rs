@@ -85,6 +85,18 @@ impl Apt {
         version.map(str::to_owned).with_context(|| format!("{suite} has no package {package}"))
     }
 
+    /// Lists the kernels' packages of all suites, less those that are for debugging or not signed.
+    pub fn kernels(&self) -> Result<Vec<String>> {
+        let text = command::output(self.command("apt-cache").args(["pkgnames", "linux-image-"]))?;
+        let is_kernel = |name: &&str| {
+            name.contains("arm64")
+                && !["-unsigned", "-dbg", "-template"].iter().any(|end| name.ends_with(end))
+        };
+        let mut names: Vec<_> = text.lines().filter(is_kernel).map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// Returns all versions of a package, the newest first.
     pub fn versions(&self, package: &str) -> Result<Vec<String>> {
         let table = command::output(self.command("apt-cache").args(["madison", package]))?;
@@ -195,6 +207,7 @@ fn sources(mirror: &Mirror, architecture: &str, more: &[&str]) -> String {
         suites.push("bookworm");
     }
     suites.push(BACKPORTS);
+    let more = more.iter().filter(|suite| !suites.contains(suite)).copied().collect::<Vec<_>>();
     suites.extend(more);
     for suite in suites {
         let key = mirror.key.as_ref().map_or(String::new(), |key| format!(" signed-by={key}"));

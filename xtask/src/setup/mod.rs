@@ -10,7 +10,7 @@ mod apt_source;
 mod host;
 mod kernel_source;
 mod libc;
-mod newer;
+mod modules;
 pub mod rust;
 mod tools;
 mod unpack;
@@ -19,10 +19,9 @@ use std::fs::File;
 
 use anyhow::{Context, Result};
 
-pub use host::{HostKernel, busybox};
+pub use host::{HostKernel, KernelPackage, NEWEST, busybox};
 pub use kernel_source::KernelSource;
 pub use libc::static_libc;
-pub use newer::{NEWER_FLAGS, newer_headers};
 pub use tools::{Tools, qemu_version};
 
 use crate::paths;
@@ -39,9 +38,10 @@ pub struct Setup {
 pub fn ensure() -> Result<Setup> {
     rust::ensure_targets()?;
     let _lock = lock()?;
-    if !Tools::open().is_complete() || HostKernel::open().is_none() {
+    if !Tools::open().is_complete() || HostKernel::open().is_none() || busybox().is_err() {
         let apt = apt::Apt::prepare()?;
         Tools::fetch(&apt)?;
+        host::fetch_busybox(&apt)?;
         HostKernel::fetch(&apt)?;
         apt.remove()?;
     }
@@ -51,11 +51,30 @@ pub fn ensure() -> Result<Setup> {
 
 /// Provides all but the host's kernel, which is the user's own.
 pub fn ensure_with(kernel: HostKernel) -> Result<Setup> {
-    if Tools::open().is_complete() && busybox().is_ok() {
-        rust::ensure_targets()?;
-        return Ok(Setup { tools: Tools::open(), kernel });
+    rust::ensure_targets()?;
+    let _lock = lock()?;
+    if !Tools::open().is_complete() || busybox().is_err() {
+        let apt = apt::Apt::prepare()?;
+        Tools::fetch(&apt)?;
+        host::fetch_busybox(&apt)?;
+        apt.remove()?;
     }
-    Ok(Setup { kernel, ..ensure()? })
+    Ok(Setup { tools: Tools::open(), kernel })
+}
+
+/// Provides all, with another kernel of Debian's as host.
+pub fn ensure_package(package: &KernelPackage) -> Result<Setup> {
+    rust::ensure_targets()?;
+    let _lock = lock()?;
+    if !Tools::open().is_complete() || busybox().is_err() || package.open().is_none() {
+        let apt = apt::Apt::prepare_with(&package.suites())?;
+        Tools::fetch(&apt)?;
+        host::fetch_busybox(&apt)?;
+        package.fetch(&apt)?;
+        apt.remove()?;
+    }
+    let kernel = package.open().context("the kernel just fetched is not complete")?;
+    Ok(Setup { tools: Tools::open(), kernel })
 }
 
 /// Keeps a second set-up out until the returned file is closed.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use verdigris_qemu::Machine;
 
-use super::runs::{Judge, Run, SOAK_WORD, Skips, run};
+use super::runs::{Judge, NEWEST, Run, SOAK_WORD, Skips, run};
 use super::tally::{Tally, Test, Verdict};
 use super::{Context, ktap};
 use crate::complaints;
@@ -37,6 +37,20 @@ pub fn oldest(context: &Context, tally: &mut Tally) -> Result<()> {
         Ok(lab) => run_all(&lab, RUNS.iter(), context, tally),
         Err(error) => {
             tally.skip(RUNS[0].name, &format!("{error:#}"));
+            Ok(())
+        }
+    }
+}
+
+/// Runs a part of the memory suite on the newest kernel that there is a package of.
+pub fn newest(context: &Context, tally: &mut Tally) -> Result<()> {
+    match Lab::newest(context.args.qemu.as_deref()) {
+        Ok(lab) => {
+            let wanted = NEWEST.iter().filter(|run| context.wants("newest", run.name));
+            run_all(&lab, wanted, context, tally)
+        }
+        Err(error) => {
+            tally.skip(NEWEST[0].name, &format!("{error:#}"));
             Ok(())
         }
     }
@@ -237,7 +251,7 @@ mod tests {
 
     #[test]
     fn on_verdigris_a_skip_of_the_memory_suite_has_failed() {
-        let skipped = || test("limit", Verdict::Skipped("the host has no zram.ko.xz".into()));
+        let skipped = || test("limit", Verdict::Skipped("the host has no zram.ko".into()));
         for run in MEMORY.iter().chain(FIGURES).chain(SOAKS.iter().filter(|run| run.memory)) {
             let mut tests = [skipped(), test("high", Verdict::Passed)];
             run.forbid_skips(&mut tests);

@@ -128,6 +128,7 @@ const PARTS: &[Part] = &[
     part("sweep", "a guest executes every system instruction", Machines(runs::SWEEP)),
     part("bench", "no call costs more than it once did", Function(bench)),
     part("memory", "Linux manages the memory of guests", Machines(runs::MEMORY)),
+    part("newest", "the newest kernel of Debian's as host", Function(machines::newest)),
     only_by_name(part(
         "figures",
         "what ageing and reclaim of guests cost, counted and shown (only by name)",

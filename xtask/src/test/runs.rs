@@ -103,6 +103,8 @@ const ROLLOVER_COMMAND: &str = "verdigris-suite test --group rollover";
 pub(super) const SOAK_WORD: &str = "SECONDS";
 const SOAK: &str = "verdigris-suite soak SECONDS";
 const SOAK_MEMORY: &str = "VERDIGRIS_SOAK=SECONDS verdigris-memory test at_once at_any_moment";
+const NEWEST_COMMAND: &str = "verdigris-memory test limit damon_finds merge_and_break fork_copies pageout minor \
+    log_is_exact punch_holes slots_move";
 const DEMO: &str = "verdigris-vmm demo";
 const DEMO_FAILS: &str =
     "verdigris-vmm demo | tee /tmp/demo; grep -q '^WRONG: not the cold' /tmp/demo";
@@ -213,6 +215,12 @@ pub const MEMORY: &[Run] = &[
 const fn placement(run: Run) -> Run {
     group(memory(run), "verdigris-memory test --group placement")
 }
+
+/// What changes most from kernel to kernel: reclaim and ageing, huge pages, KSM, userfaultfd, fork, the log.
+pub const NEWEST: &[Run] = &[
+    group(memory(run("memory-newest", "max", 4)), NEWEST_COMMAND),
+    demo(run("run-newest", "max", 4)),
+];
 
 /// The same program on Linux's own KVM: what a test says of Linux must be so.
 pub const MEMORY_KVM: &[Run] = &[

@@ -1,14 +1,12 @@
 //! Swap space: a compressed disk in memory, made at first use and kept until the host ends.
 
 use std::fs;
-use std::path::Path;
 
 use verdigris_ktap::skip;
 
 use super::counters::{number, write};
 use super::sys::{self, PAGE};
 
-const MODULES: &str = "/lib/modules";
 const DEVICE: &str = "/dev/zram0";
 const BYTES: u64 = 512 << 20;
 
@@ -17,8 +15,11 @@ pub fn ensure() {
     if fs::read_to_string("/proc/swaps").expect("procfs").lines().count() > 1 {
         return;
     }
+    // In some kernels the first is a part of the kernel itself.
     for name in ["lz4_compress", "lz4hc_compress", "zram"] {
-        load(name);
+        if name == "zram" || sys::module(name).exists() {
+            load(name);
+        }
     }
     write("/sys/block/zram0/disksize", &BYTES.to_string());
     let (header, mut page) = (header(), vec![0u8; PAGE]);
@@ -29,7 +30,7 @@ pub fn ensure() {
 }
 
 fn load(name: &str) {
-    let file = Path::new(MODULES).join(format!("{name}.ko.xz"));
+    let file = sys::module(name);
     if !file.exists() {
         skip(&format!("the host has no {}", file.display()));
     }

@@ -174,15 +174,12 @@ pub fn swap_on(path: &std::ffi::CStr) -> Result<()> {
     check(unsafe { libc::swapon(path.as_ptr(), 0) }.into()).map(|_| ())
 }
 
-/// Loads a module of the kernel, compressed or not, unless it is there already.
+/// Loads a module of the kernel, unless it is there already.
 pub fn load_module(path: &std::path::Path, arguments: &std::ffi::CStr) -> Result<()> {
-    /// Let the kernel unpack it (linux/module.h).
-    const COMPRESSED: i32 = 4;
-    let flags = if path.extension().is_some_and(|end| end == "xz") { COMPRESSED } else { 0 };
     let file = File::open(path)?;
     // SAFETY: a descriptor, a C string and a number.
     let result = check(unsafe {
-        libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), arguments.as_ptr(), flags)
+        libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), arguments.as_ptr(), 0)
     });
     match result {
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
@@ -190,10 +187,16 @@ pub fn load_module(path: &std::path::Path, arguments: &std::ffi::CStr) -> Result
     }
 }
 
+/// Returns where the host's root has a module of its own kernel's.
+pub fn module(name: &str) -> std::path::PathBuf {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("procfs");
+    std::path::Path::new("/lib/modules").join(release.trim()).join(format!("{name}.ko"))
+}
+
 /// Makes pages that were called bad good again, through the module that tests of poison use.
 pub fn give_back(frames: &[u64]) {
-    let module = std::path::Path::new("/lib/modules/hwpoison-inject.ko.xz");
-    load_module(module, c"").unwrap_or_else(|error| panic!("{}: {error}", module.display()));
+    let module = module("hwpoison_inject");
+    load_module(&module, c"").unwrap_or_else(|error| panic!("{}: {error}", module.display()));
     for frame in frames {
         super::counters::write("/sys/kernel/debug/hwpoison/unpoison-pfn", &frame.to_string());
     }

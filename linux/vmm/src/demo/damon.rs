@@ -5,13 +5,15 @@
 //! regions until those of like use are together. So it costs what the regions cost, however large the memory.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
 use super::{PAGE_BYTES, ask, tell};
 
 const ROOT: &str = "/sys/kernel/mm/damon/admin/kdamonds";
+/// The kernel's own use of it (Documentation/admin-guide/mm/damon/stat.rst).
+const STAT: &str = "/sys/module/damon_stat/parameters/enabled";
 /// How long an access may take to come and still count for a sample.
 const SAMPLE_US: u64 = 20_000;
 /// Samples of an aggregation: the most accesses that a region can have.
@@ -36,6 +38,10 @@ pub struct Damon {
 impl Damon {
     /// Lets it watch a range of this process's addresses.
     pub fn watch(memory: Range<u64>) -> Result<Self> {
+        // Since 6.17 a kernel may watch all of its memory by itself, and DAMON serves one of such.
+        if Path::new(STAT).exists() {
+            tell(STAT, "N")?;
+        }
         tell(format!("{ROOT}/nr_kdamonds"), 1).context("this kernel has no DAMON")?;
         tell(format!("{ROOT}/0/contexts/nr_contexts"), 1)?;
         let context = PathBuf::from(format!("{ROOT}/0/contexts/0"));

@@ -9,7 +9,6 @@ use anyhow::{Context, Result, ensure};
 use super::{ask, tell};
 
 const ROOT: &str = "/sys/fs/cgroup";
-const MODULES: &str = "/lib/modules";
 const SWAP_BYTES: u64 = 256 << 20;
 
 /// The cgroup that this process has joined, with all memory that it will have.
@@ -55,25 +54,12 @@ pub fn make_swap() -> Result<()> {
         return Ok(());
     }
     if !Path::new("/sys/block/zram0").exists() {
-        // As Debian has it: zram is a module, and needs these two.
-        for module in ["lz4_compress", "lz4hc_compress", "zram"] {
-            insert(module)?;
-        }
+        // As Debian has it: zram is a module.
+        run("modprobe", "zram").context("the host has no swap, and no zram to make some")?;
     }
     tell("/sys/block/zram0/disksize", SWAP_BYTES)?;
     run("mkswap", "/dev/zram0")?;
     run("swapon", "/dev/zram0")
-}
-
-/// Loads a module of the kernel's own, compressed as it is packaged.
-fn insert(name: &str) -> Result<()> {
-    let file = format!("{MODULES}/{name}.ko.xz");
-    ensure!(Path::new(&file).exists(), "the host has no swap, and no {file} to make some");
-    // Unpacked here, since the kernel would complain of what is no module before insmod does this.
-    let output = Command::new("xzcat").arg(&file).output().context("xzcat can't be run")?;
-    let unpacked = format!("/tmp/{name}.ko");
-    fs::write(&unpacked, output.stdout)?;
-    run("insmod", &unpacked)
 }
 
 fn run(program: &str, argument: &str) -> Result<()> {
