@@ -127,6 +127,7 @@ pub const BOOT: &[Run] = &[
     boot("boot-max", "max", 4),
     boot("boot-neoverse-n1", "neoverse-n1", 4),
     boot("boot-cortex-a57", "cortex-a57", 4),
+    boot("boot-cortex-a53", "cortex-a53", 4),
     boot("boot-cortex-a76", "cortex-a76", 2),
     boot("boot-max-1", "max", 1),
     status(own_kvm(run("boot-own-kvm", "max", 4)), "test -c /dev/kvm && echo booted"),

@@ -160,6 +160,17 @@ impl IdRegisters {
         self.has_pmu() && nibble(self.dfr0, 8) >= least
     }
 
+    /// Tells whether the CPU has FEAT_SPE and EL3 leaves the buffer to us: PMBIDR_EL1.P (4) is set where it
+    /// belongs to a higher exception level, and every other register of it then traps there.
+    pub const fn has_own_spe(&self) -> bool {
+        self.has_spe() && self.pmbidr >> 4 & 1 == 0
+    }
+
+    /// Tells whether the CPU has FEAT_TRBE and EL3 leaves the buffer to us: TRBIDR_EL1.P (4), likewise.
+    pub const fn has_own_trbe(&self) -> bool {
+        self.has_trbe() && self.trbidr >> 4 & 1 == 0
+    }
+
     /// Tells whether the CPU has FEAT_MTPMU. All ones means that it has not.
     pub const fn has_mtpmu(&self) -> bool {
         nibble(self.dfr0, 48) == 1
@@ -241,6 +252,11 @@ impl IdRegisters {
     /// Returns how many event counters the PMU has (PMCR_EL0.N); zero without one.
     pub const fn event_counters(&self) -> u64 {
         if self.has_pmu() { self.pmcr >> 11 & 0x1f } else { 0 }
+    }
+
+    /// Returns the size of the smallest line of the CPU's data caches (CTR_EL0.DminLine, log2 of words).
+    pub const fn data_line_bytes(&self) -> u64 {
+        4 << (self.ctr >> 16 & 0xf)
     }
 
     /// Tells whether new code is fetched without invalidating the instruction cache (CTR_EL0.DIC).

@@ -3,7 +3,7 @@
 /// The ID registers of one CPU, as read at EL2.
 ///
 /// Every register whose encoding is op0 = 3, op1 = 0, CRn = 0, CRm = 4 to 7 can be read on every
-/// Armv8 CPU: what a CPU does not have reads as zero (Arm ARM, D24.1). The last four fields are no
+/// Armv8 CPU: what a CPU does not have reads as zero (Arm ARM, D24.1). The last five fields are no
 /// such registers and exist only with a feature; they stay zero on a CPU without it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IdRegisters {
@@ -63,6 +63,8 @@ pub struct IdRegisters {
     pub mpamidr: u64,
     /// PMBIDR_EL1, where [`has_spe`](Self::has_spe).
     pub pmbidr: u64,
+    /// TRBIDR_EL1, where [`has_trbe`](Self::has_trbe).
+    pub trbidr: u64,
     /// SMIDR_EL1, where [`has_sme`](Self::has_sme).
     pub smidr: u64,
 }

@@ -6,6 +6,10 @@
 pub(super) const ARM: u8 = 0x41;
 /// The implementer code of Ampere.
 pub(super) const AMPERE: u8 = 0xc0;
+/// The implementer code of Qualcomm.
+pub(super) const QUALCOMM: u8 = 0x51;
+/// The implementer code of Microsoft.
+pub(super) const MICROSOFT: u8 = 0x6d;
 
 /// MIDR_EL1 taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +35,5 @@ impl Midr {
     /// Tells whether it is this part, in any revision.
     pub(super) const fn is(self, implementer: u8, part: u16) -> bool {
         self.implementer == implementer && self.part == part
-    }
-
-    /// Tells whether it is this part of Arm's in a revision up to `last`, such as `0x20` for r2p0.
-    pub(super) const fn is_arm_up_to(self, part: u16, last: u8) -> bool {
-        self.is(ARM, part) && self.revision <= last
     }
 }

@@ -85,7 +85,7 @@ impl Selection {
             return Err(reason);
         }
         let found = Features::found(boot);
-        let errata = Errata::of(boot.midr);
+        let errata = Errata::of_machine(boot.midr);
         Ok(Self {
             found,
             mask,

@@ -77,7 +77,9 @@ enter_el2:
     msr     daifset, #0xf
     msr     spsel, #1
     mov     x1, #{HCR_BOOT}
+    dsb     nsh                         // AmpereOne AC04_CPU_23, as in controls.rs
     msr     hcr_el2, x1
+    isb
     mov_imm x1, {SCTLR_OFF}
     msr     sctlr_el2, x1
     isb

@@ -1,13 +1,25 @@
 //! Data-cache maintenance by address, to the point of coherency; and zeroes, a block of lines at a time.
 #![allow(unsafe_code)]
 
-use verdigris_abi::{PAGE_SIZE, Pa};
+use core::sync::atomic::{AtomicU64, Ordering};
 
+use verdigris_abi::{PAGE_SIZE, Pa};
+use verdigris_core::cpu::IdRegisters;
+
+use super::percpu;
 use super::sysreg::{self, dsb_sy};
 
-/// Returns the smallest line size of the data caches in bytes (CTR_EL0.DminLine).
+/// The smallest line size of the data caches of all CPUs that ran so far. An instruction by address reaches
+/// the caches of all, and one of them may have smaller lines than the CPU that executes it.
+static LINE_BYTES: AtomicU64 = AtomicU64::new(2 << 10);
+
+/// Takes the caches of a CPU into account, before it runs anyone (CTR_EL0.DminLine, log2 of words).
+pub fn reckon_with(id: &IdRegisters) {
+    LINE_BYTES.fetch_min(id.data_line_bytes(), Ordering::Relaxed);
+}
+
 fn line_bytes() -> u64 {
-    4 << (sysreg::read!("ctr_el0") >> 16 & 0xf)
+    LINE_BYTES.load(Ordering::Relaxed)
 }
 
 /// Applies one instruction to each line of a range.
@@ -28,8 +40,12 @@ macro_rules! by_line {
     }};
 }
 
-/// Cleans a range of RAM.
+/// Cleans a range of RAM. On a CPU whose cleaning may lose data it invalidates too (Cortex-A53 826319 and its
+/// kin).
 pub fn clean(pa: Pa, bytes: u64) {
+    if percpu::this().cpu().selection.errata.clean_invalidates {
+        return clean_invalidate(pa, bytes);
+    }
     by_line!("dc cvac", pa, bytes);
 }
 

@@ -3,7 +3,7 @@
 
 use core::array;
 
-use verdigris_core::cpu::{Controls, Fixed, HOST_ENTRY_SCTLR_EL1};
+use verdigris_core::cpu::{Controls, Errata, Fixed, HOST_ENTRY_SCTLR_EL1};
 
 use super::sysreg::{isb, write};
 
@@ -48,8 +48,10 @@ const OPTIONAL_COUNT: usize = 16;
 const INTERRUPTS: u32 = 0b11;
 /// The two behind these; likewise.
 const FINE: u32 = 0b1100;
+/// No register: HCR_EL2 is written between a DSB and an ISB, by an erratum.
+const HCR_BARRIERS: u32 = 1 << 31;
 /// All others.
-const SELDOM: u32 = !0xf;
+const SELDOM: u32 = !(INTERRUPTS | FINE | HCR_BARRIERS);
 
 /// The control registers of one side, host or guest, ready to be written to one CPU.
 pub struct Prepared {
@@ -121,6 +123,14 @@ impl Prepared {
         Self { always: [hcr, cptr, mdcr, cnthctl], vectors, which, optional }
     }
 
+    /// Adds what the errata of the CPU ask for.
+    pub const fn with_errata(mut self, errata: &Errata) -> Self {
+        if errata.hcr_barriers {
+            self.which |= HCR_BARRIERS;
+        }
+        self
+    }
+
     /// Writes them. They are in force after the next ISB or ERET.
     ///
     /// # Safety
@@ -130,7 +140,13 @@ impl Prepared {
         let ([hcr, cptr, mdcr, cnthctl], which) = (self.always, self.which);
         // SAFETY: the caller's word; no register of EL2's own regime is among these.
         unsafe {
-            write!("hcr_el2", hcr);
+            if which & HCR_BARRIERS == 0 {
+                write!("hcr_el2", hcr);
+            } else {
+                // AC04_CPU_23: a translation at the same time may come out wrong, EL2's own too.
+                core::arch::asm!("dsb nsh", "msr hcr_el2, {}", "isb", in(reg) hcr,
+                    options(nostack, preserves_flags));
+            }
             write!("cptr_el2", cptr);
             write!("mdcr_el2", mdcr);
             write!("cnthctl_el2", cnthctl);

@@ -119,7 +119,9 @@ pub fn prepare_cpu(percpu: &PerCpu) {
     unsafe {
         // The map first: with HCR_EL2.VM on, a speculative walk may use whatever VTTBR_EL2 holds.
         context().load();
-        Prepared::all(&cpu.host, boot::host_vectors_address(&cpu.id)).write();
+        Prepared::all(&cpu.host, boot::host_vectors_address(&cpu.id))
+            .with_errata(&cpu.selection.errata)
+            .write();
         isb();
         controls::apply_fixed(&cpu.fixed, cpu.host.mpam2.is_some());
         tlb::vmid_local();

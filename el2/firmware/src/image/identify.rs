@@ -46,5 +46,8 @@ pub fn this_cpu() -> IdRegisters {
     if id.has_spe() {
         id.pmbidr = read!("s3_0_c9_c10_7");
     }
+    if id.has_trbe() {
+        id.trbidr = read!("s3_0_c9_c11_7");
+    }
     id
 }

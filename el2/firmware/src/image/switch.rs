@@ -131,6 +131,8 @@ impl Parts {
     const STREAMING: u32 = 1 << 4;
     /// The part has something in its auxiliary registers.
     const AUXILIARY: u32 = 1 << 5;
+    /// Reads of PAR_EL1 stand between barriers.
+    const PAR_BARRIERS: u32 = 1 << 6;
 
     /// Finds them, on the CPU itself.
     pub fn of(id: &IdRegisters, fixed: &Fixed, selection: &CpuSelection) -> Self {
@@ -141,8 +143,34 @@ impl Parts {
             (selection.errata.speculative_at, Self::WALKS_OFF),
             (id.has_sme(), Self::STREAMING),
             (has_auxiliary(), Self::AUXILIARY),
+            (selection.errata.par_barriers, Self::PAR_BARRIERS),
         ];
         Self(parts.iter().filter(|(has, _)| *has).fold(0, |bits, (_, bit)| bits | bit))
+    }
+
+    /// Keeps a read of PAR_EL1 apart from loads before or behind it, where an erratum asks for that
+    /// (Cortex-A77, 1508412): to be called on both sides.
+    #[inline(always)]
+    pub fn keep_par_apart(self) {
+        if self.has(Self::PAR_BARRIERS) {
+            sysreg::dmb_sy();
+        }
+    }
+
+    /// Tells whether a change of stage 2 alone, for a call, needs care: records stop, or walks do.
+    #[inline(always)]
+    pub const fn need_care_at_swap(self) -> bool {
+        self.0 & (Self::RECORDS | Self::WALKS_OFF) != 0
+    }
+
+    /// Tells whether the host's records of its own run are stopped.
+    pub const fn stop_records(self) -> bool {
+        self.has(Self::RECORDS)
+    }
+
+    /// Tells whether walks are off while contexts are mixed.
+    pub const fn stop_walks(self) -> bool {
+        self.has(Self::WALKS_OFF)
     }
 
     const fn has(self, part: u32) -> bool {
@@ -184,8 +212,8 @@ pub struct HostState {
     stage2: Cell<tlb::Context>,
     /// Saved where the guest has debug registers in the CPU.
     debug: Cell<DebugRegisters>,
-    /// Saved where the CPU records the host's run.
-    profiling: Cell<Stopped>,
+    /// Saved where the CPU records the host's run, while a guest's stage 2 is in force.
+    pub profiling: Cell<Stopped>,
 }
 
 impl HostState {
@@ -247,7 +275,7 @@ impl<'a> World<'a> {
             lazily_loaded: 0,
         };
         if cpu.parts.has(Parts::RECORDS) {
-            percpu.host.profiling.set(Stopped::begin(&cpu.id, &cpu.fixed));
+            percpu.host.profiling.set(cpu.stop_records());
         }
         let host = &percpu.host.registers;
         save(host, cpu.parts);
@@ -392,7 +420,9 @@ impl<'a> World<'a> {
 #[inline(always)]
 fn save(to: &Registers, parts: Parts) {
     save_group::<WALKS>(to);
+    parts.keep_par_apart();
     save_group::<BASE>(to);
+    parts.keep_par_apart();
     if parts.has(Parts::POINTER_AUTH) {
         save_group::<POINTER_AUTH>(to);
     }

@@ -57,6 +57,8 @@ barriers! {
     dsb_ishst = "dsb ishst";
     #[doc = "Completes earlier accesses and local invalidations of this CPU."]
     dsb_nsh = "dsb nsh";
+    #[doc = "Orders accesses before and after it, full system."]
+    dmb_sy = "dmb sy";
     #[doc = "Completes all earlier accesses, full system."]
     dsb_sy = "dsb sy";
 }

@@ -2,7 +2,7 @@
 //!
 //! The selection is made from the boot CPU and the command line, and never changes: tables and
 //! invalidations follow it from then on. CPUs that come later are measured against it; one that has
-//! less, or an erratum more, can't run beside the others.
+//! less, or one more of the errata that all have to answer, can't run beside the others.
 
 use core::fmt;
 
@@ -14,9 +14,10 @@ use verdigris_core::exception::PstateFeatures;
 use verdigris_core::options::Options;
 use verdigris_stage2::flush;
 
-use super::boot;
 use super::controls::Prepared;
+use super::profiling::Stopped;
 use super::switch::Parts;
+use super::{boot, cache};
 
 static SELECTION: Once<Selection> = Once::new();
 /// What follows from the ID registers of one CPU.
@@ -39,6 +40,13 @@ pub struct Cpu {
     pub to_guest: Prepared,
     /// Its own bits of VTCR_EL2 while a guest runs.
     pub vtcr: u64,
+}
+
+impl Cpu {
+    /// Stops the host's records on this CPU.
+    pub fn stop_records(&self) -> Stopped {
+        Stopped::begin(&self.id, &self.fixed, &self.selection.errata)
+    }
 }
 
 /// Chooses from what the boot CPU has and what the command line allows.
@@ -74,15 +82,19 @@ impl fmt::Display for Refusal {
 pub fn admit(id: IdRegisters) -> Result<Cpu, Refusal> {
     let chosen = selection();
     let selection = chosen.admit(&id).map_err(Refusal::Less)?;
-    if chosen.errata.union(selection.errata) != chosen.errata {
-        return Err(Refusal::Errata(selection.errata));
+    let shared = selection.errata.of_all();
+    if chosen.errata.union(shared) != chosen.errata {
+        return Err(Refusal::Errata(shared));
     }
+    cache::reckon_with(&id);
     let (host, guest) = (Controls::host(&id, chosen), Controls::guest(&id, chosen));
     let fixed = Fixed::new(&id);
     Ok(Cpu {
         parts: Parts::of(&id, &fixed, &selection),
-        to_host: Prepared::differing(&host, boot::host_vectors_address(&id), &guest),
-        to_guest: Prepared::differing(&guest, boot::guest_vectors_address(&id), &host),
+        to_host: Prepared::differing(&host, boot::host_vectors_address(&id), &guest)
+            .with_errata(&selection.errata),
+        to_guest: Prepared::differing(&guest, boot::guest_vectors_address(&id), &host)
+            .with_errata(&selection.errata),
         vtcr: vtcr::updates(&selection),
         selection,
         host,

@@ -20,13 +20,42 @@ pub struct VmEnv<'a> {
     vm: &'a Vm,
     percpu: &'a PerCpu,
     /// What `leave` loads again; `None` where the VM's own context was in force.
-    saved: Cell<Option<(Context, Option<WalksOff>)>>,
+    saved: Cell<Option<(Context, Option<Care>)>>,
 }
 
 impl<'a> VmEnv<'a> {
     /// Makes it for a VM on the calling CPU.
     pub fn new(vm: &'a Vm, percpu: &'a PerCpu) -> Self {
         Self { vm, percpu, saved: Cell::new(None) }
+    }
+}
+
+/// What a CPU stops, beside EL1 itself, while its stage 2 is another's.
+#[derive(Clone, Copy)]
+struct Care(Option<WalksOff>);
+
+impl Care {
+    /// Stops the host's records, whose buffers are written through its stage 2, and speculative walks.
+    #[cold]
+    #[inline(never)]
+    fn begin(percpu: &PerCpu) -> Self {
+        let cpu = percpu.cpu();
+        if cpu.parts.stop_records() {
+            percpu.host.profiling.set(cpu.stop_records());
+        }
+        Self(cpu.parts.stop_walks().then(WalksOff::begin))
+    }
+
+    /// Lets them go on, after the host's stage 2 is in force again.
+    #[cold]
+    #[inline(never)]
+    fn end(self, percpu: &PerCpu) {
+        if let Some(walks) = self.0 {
+            walks.end();
+        }
+        if percpu.cpu().parts.stop_records() {
+            percpu.host.profiling.get().end();
+        }
     }
 }
 
@@ -95,9 +124,10 @@ impl Tlb for VmEnv<'_> {
         if current.vttbr >> 48 == vmid {
             return;
         }
-        let errata = self.percpu.cpu().selection.errata;
-        let walks = errata.speculative_at.then(WalksOff::begin);
-        self.saved.set(Some((current, walks)));
+        // Only the host's own calls come here: while a guest runs, its VMID is the current one.
+        let parts = self.percpu.cpu().parts;
+        let care = parts.need_care_at_swap().then(|| Care::begin(self.percpu));
+        self.saved.set(Some((current, care)));
         // An invalidation uses the VMID alone. Beside it stands a root without entries, so that no
         // walk under this VMID, which a rollover may give away meanwhile, leaves anything in a TLB.
         let wanted = Context {
@@ -109,11 +139,11 @@ impl Tlb for VmEnv<'_> {
     }
 
     fn leave(&self) {
-        if let Some((context, walks)) = self.saved.take() {
+        if let Some((context, care)) = self.saved.take() {
             // SAFETY: this was in force before.
             unsafe { context.load() };
-            if let Some(walks) = walks {
-                walks.end();
+            if let Some(care) = care {
+                care.end(self.percpu);
             }
         }
     }

@@ -50,8 +50,6 @@ impl Fixed {
         const BRBCR_ALLOW: u64 = 1 << 3 | 1 << 4;
         // PA (4) and PCT (7:6) = 1: samples of EL1 may have physical addresses and timestamps.
         const PMSCR_ALLOW: u64 = 1 << 4 | 0b01 << 6;
-        // PMBIDR_EL1.P: the buffer belongs to a higher exception level.
-        let buffer_is_ours = id.pmbidr >> 4 & 1 == 0;
         Self {
             vpidr: id.midr,
             vmpidr: id.mpidr,
@@ -61,7 +59,7 @@ impl Fixed {
             smcr: id.has_sme().then(|| smcr(id)),
             trfcr: id.has_trace_filter().then_some(0),
             brbcr: id.has_brbe().then_some(BRBCR_ALLOW),
-            pmscr: (id.has_spe() && buffer_is_ours).then_some(PMSCR_ALLOW),
+            pmscr: id.has_own_spe().then_some(PMSCR_ALLOW),
             scxtnum: id.has_scxtnum().then_some(0),
             tcr2: id.has_tcr2().then_some(0),
             sctlr2: id.has_sctlr2().then_some(0),

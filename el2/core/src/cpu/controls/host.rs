@@ -36,12 +36,12 @@ const fn hcr(id: &IdRegisters, selection: &Selection) -> u64 {
         | when(id.has_mte2(), ATA)
 }
 
-/// E2PB (13:12) and E2TB (25:24) at 3 give the profiling and trace buffers to EL1. EnSPM (15), EBWE
+/// E2PB (13:12) and E2TB (25:24) at 3 give the profiling and trace buffers to EL1, unless EL3 keeps them. EnSPM (15), EBWE
 /// (43) and EnSTEPOP (50) are enables.
 const fn mdcr(id: &IdRegisters, selection: &Selection) -> u64 {
     mdcr_common(id, selection)
-        | when(id.has_spe(), 0b11 << 12)
-        | when(id.has_trbe(), 0b11 << 24)
+        | when(id.has_own_spe(), 0b11 << 12)
+        | when(id.has_own_trbe(), 0b11 << 24)
         | when(id.has_spmu(), 1 << 15)
         | when(id.has_debug_v8p9(), 1 << 43)
         | when(id.has_step2(), 1 << 50)

@@ -198,5 +198,11 @@ fn a_guest_on_a_part_with_everything_gets_no_more() {
 fn a_buffer_of_el3_is_left_alone() {
     // PA (4) and PCT = 1 (7:6).
     assert_eq!(Fixed::new(&N1).pmscr, Some(0x50));
-    assert_eq!(Fixed::new(&IdRegisters { pmbidr: 1 << 4, ..N1 }).pmscr, None);
+    let kept = IdRegisters { pmbidr: 1 << 4, ..N1 };
+    assert_eq!(Fixed::new(&kept).pmscr, None);
+    // E2PB (13:12) and E2TB (25:24) give buffers to EL1 that are ours to give.
+    assert_eq!((host(&N1).mdcr & 0b11 << 12, host(&kept).mdcr & 0b11 << 12), (0b11 << 12, 0));
+    let kept = IdRegisters { trbidr: 1 << 4, ..A710 };
+    assert_eq!((host(&A710).mdcr & 0b11 << 24, host(&kept).mdcr & 0b11 << 24), (0b11 << 24, 0));
+    assert!(A710.has_own_trbe() && !kept.has_own_trbe());
 }

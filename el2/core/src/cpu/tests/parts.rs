@@ -35,6 +35,7 @@ const ZERO: IdRegisters = IdRegisters {
     pmcr: 0,
     mpamidr: 0,
     pmbidr: 0,
+    trbidr: 0,
     smidr: 0,
 };
 

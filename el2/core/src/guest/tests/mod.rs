@@ -39,6 +39,7 @@ const PART: IdRegisters = IdRegisters {
     pmcr: 0,
     mpamidr: 0,
     pmbidr: 0,
+    trbidr: 0,
     smidr: 0,
 };
 
