@@ -45,7 +45,7 @@ fn write(call: &Call) -> (u32, Written) {
         Call::HostReset => (0x01, vec![]),
         Call::Statistics { vm, first } => (0x02, vec![(1, vm.map_or(0, handle)), (2, first)]),
         Call::PageState { page } => (0x03, vec![(1, page.0)]),
-        Call::DebugCrash { kind } => (0x04, vec![(1, kind)]),
+        Call::DebugCrash { kind, hole } => (0x04, vec![(1, kind), (2, hole)]),
         Call::VmLayout { ipa_bits } => (0x05, vec![(1, ipa_bits.into())]),
         Call::VmCreate { ipa_bits, region } => (0x10, vec![(1, ipa_bits.into()), (2, region.0)]),
         Call::VmDestroy { vm } => (0x11, vec![(1, handle(vm))]),

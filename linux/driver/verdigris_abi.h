@@ -241,6 +241,12 @@
 #define VERDIGRIS_CRASH_PANIC 0x3ULL
 /* DEBUG_CRASH x1: execute from writable memory. */
 #define VERDIGRIS_CRASH_EXEC 0x4ULL
+/* DEBUG_CRASH x1: read at x2, where nothing answers, as from a broken page. EL2 goes on. */
+#define VERDIGRIS_SURVIVE_READ 0x5ULL
+/* DEBUG_CRASH x1: translate an address by tables at x2, where nothing answers. EL2 goes on. */
+#define VERDIGRIS_SURVIVE_WALK 0x6ULL
+/* DEBUG_CRASH x1: read a register that EL2 doesn't have. EL2 goes on. */
+#define VERDIGRIS_SURVIVE_REGISTER 0x7ULL
 
 /* A physical interrupt is pending for the host. */
 #define VERDIGRIS_EXIT_INTERRUPT 0

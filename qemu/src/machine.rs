@@ -68,6 +68,9 @@ pub enum Boot {
         image: PathBuf,
         /// The firmware's command line.
         args: String,
+        /// What starts before it, at EL3, in the flash of a machine with a secure world; none where QEMU
+        /// answers calls to EL3 by itself.
+        el3: Option<PathBuf>,
         /// The host beside it.
         host: Host,
     },
@@ -78,6 +81,11 @@ pub enum Boot {
 }
 
 impl Boot {
+    /// Tells whether the machine is to have EL3, and a secure world.
+    fn has_el3(&self) -> bool {
+        matches!(self, Self::Firmware { el3: Some(_), .. })
+    }
+
     /// Tells whether the machine is to have EL2.
     fn has_el2(&self) -> bool {
         match self {
@@ -115,14 +123,17 @@ impl Machine {
     /// Returns the arguments of the board with EL2, and nothing to run.
     pub(crate) fn bare_arguments(&self) -> Vec<OsString> {
         let mut args = Arguments::default();
-        self.arguments(true, &mut args);
+        self.arguments(true, false, &mut args);
         args.0
     }
 
     /// Builds the arguments for the board itself.
-    fn arguments(&self, has_el2: bool, args: &mut Arguments) {
+    fn arguments(&self, has_el2: bool, has_el3: bool, args: &mut Arguments) {
         let on = |yes| if yes { "on" } else { "off" };
         let mut board = format!("virt,virtualization={},gic-version={}", on(has_el2), self.gic);
+        if has_el3 {
+            board += ",secure=on";
+        }
         if self.mte {
             board += ",mte=on";
         }
@@ -159,9 +170,17 @@ impl Invocation {
     /// Builds the argument list; reads the header of the kernel and the size of the ramdisk.
     pub fn arguments(&self) -> Result<Vec<OsString>> {
         let mut args = Arguments::default();
-        self.machine.arguments(self.boot.has_el2(), &mut args);
+        self.machine.arguments(self.boot.has_el2(), self.boot.has_el3(), &mut args);
         match &self.boot {
-            Boot::Firmware { image, args: words, host } => {
+            Boot::Firmware { image, args: words, el3, host } => {
+                if let Some(el3) = el3 {
+                    // The kernel is then left in a device, and its command line in the tree: so it is
+                    // loaded once more, to where QEMU would have put it.
+                    args.pair("-bios", el3);
+                    let address = read_header(image)?.load_address();
+                    let file = format!("file={},addr={address:#x}", escape_path(image));
+                    args.pair("-device", format!("loader,{file},force-raw=on"));
+                }
                 self.firmware_arguments(image, words, host, &mut args)?;
             }
             Boot::Bare(host) | Boot::BareAtEl2(host) => {
@@ -294,7 +313,8 @@ mod tests {
     #[test]
     fn firmware_gets_the_host_as_modules() {
         let host = files("modules");
-        let boot = Boot::Firmware { image: "fw.bin".into(), args: "log=info".into(), host };
+        let boot =
+            Boot::Firmware { image: "fw.bin".into(), args: "log=info".into(), el3: None, host };
         let args = strings(&invocation(Machine::default(), boot));
         assert_eq!(after(&args, "-machine"), ["virt,virtualization=on,gic-version=3"]);
         assert_eq!(after(&args, "-cpu"), ["max,pauth-impdef=on"]);
@@ -303,6 +323,21 @@ mod tests {
         assert!(devices[0].starts_with("guest-loader,addr=0x50000000,kernel="), "{}", devices[0]);
         assert!(devices[0].ends_with(",bootargs=quiet a=1,,2"), "{}", devices[0]);
         assert!(devices[1].starts_with("guest-loader,addr=0x52e00000,initrd="), "{}", devices[1]);
+    }
+
+    #[test]
+    fn an_el3_starts_from_flash_with_the_firmware_beside_it() {
+        let host = files("el3");
+        // Any image with a header stands for the firmware.
+        let (image, el3) = (host.kernel.clone(), Some("el3.bin".into()));
+        let boot = Boot::Firmware { image, args: "log=info".into(), el3, host };
+        let args = strings(&invocation(Machine::default(), boot));
+        assert_eq!(after(&args, "-machine"), ["virt,virtualization=on,gic-version=3,secure=on"]);
+        assert_eq!(after(&args, "-bios"), ["el3.bin"]);
+        let loader = after(&args, "-device")[0];
+        assert!(loader.starts_with("loader,file="), "{loader}");
+        assert!(loader.ends_with(",addr=0x40200000,force-raw=on"), "{loader}");
+        assert_eq!(after(&args, "-append"), ["log=info"]);
     }
 
     #[test]

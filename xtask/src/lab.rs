@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use verdigris_qemu::{Boot, Host, Invocation, Machine, Qemu};
 
 use crate::arguments;
-use crate::build::{self, Firmware, Profile};
+use crate::build::{self, Firmware, Grants, Profile};
 use crate::console::{Outcome, Sink, follow};
 use crate::job::{HOST_ARGS, Job, Work};
 use crate::setup::{self, KernelPackage, NEWEST, Setup, Tools};
@@ -40,6 +40,7 @@ enum Item {
     /// A folder to lay over the root.
     Memory,
     Vmm,
+    El3,
 }
 
 /// What offers `/dev/kvm`, in the user's words.
@@ -71,6 +72,8 @@ pub struct Trial {
     pub machine: Machine,
     /// What runs below the host.
     pub below: Below,
+    /// What an EL3 of our own grants the firmware; none where QEMU answers calls to EL3 by itself.
+    pub el3: Option<Grants>,
     /// Module parameters of the driver, if it is to be loaded.
     pub driver: Option<String>,
     /// Whether the virtual machine monitor is in the host's root.
@@ -90,6 +93,7 @@ impl Trial {
             name: name.to_owned(),
             machine,
             below: Below::Firmware(Profile::Release, String::new()),
+            el3: None,
             driver: Some("raw=1".into()),
             vmm: false,
             overlays: Vec::new(),
@@ -146,7 +150,9 @@ impl Lab {
         let mut command = self.qemu.command();
         command.args(["-machine", "virt", "-cpu", "help"]);
         let text = crate::command::output(&mut command)?;
-        Ok(text.split_whitespace().any(|word| word == cpu))
+        // Properties follow the model's name.
+        let model = cpu.split(',').next();
+        Ok(text.split_whitespace().any(|word| Some(word) == model))
     }
 
     /// Builds a firmware, or returns the one that was built.
@@ -179,6 +185,7 @@ impl Lab {
             Item::Guest => build::guest()?,
             Item::Memory => self.make_memory_root()?,
             Item::Vmm => build::vmm()?,
+            Item::El3 => build::el3()?,
             Item::Driver => {
                 let headers = self.setup.kernel.headers.as_ref().context("no kernel headers")?;
                 build::driver(&self.setup.tools, headers, &[])?
@@ -275,6 +282,14 @@ impl Lab {
         Ok(outcome)
     }
 
+    /// Makes the EL3 of a run, if it has one.
+    fn el3(&self, trial: &Trial) -> Result<Option<PathBuf>> {
+        let Some(grants) = trial.el3 else { return Ok(None) };
+        let image = paths::target().join("run").join(format!("{}.el3", trial.name));
+        build::el3_with(&self.item(Item::El3)?, grants, &image)?;
+        Ok(Some(image))
+    }
+
     fn boot(&self, trial: &Trial, host: Host) -> Result<Boot> {
         Ok(match &trial.below {
             Below::Nothing => Boot::Bare(host),
@@ -282,6 +297,7 @@ impl Lab {
             Below::Firmware(profile, args) => Boot::Firmware {
                 image: self.firmware(*profile)?.image,
                 args: format!("crash=semihosting {args}").trim().to_owned(),
+                el3: self.el3(trial)?,
                 host,
             },
         })

@@ -282,6 +282,7 @@ impl RunArgs {
             Some(firmware) => Boot::Firmware {
                 image: firmware.image.clone(),
                 args: format!("crash=semihosting {}", self.firmware_args).trim().to_owned(),
+                el3: None,
                 host,
             },
         };

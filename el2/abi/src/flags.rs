@@ -112,4 +112,10 @@ items! { Flag: u64;
     CRASH_PANIC = 3;
     #[doc = "DEBUG_CRASH x1: execute from writable memory."]
     CRASH_EXEC = 4;
+    #[doc = "DEBUG_CRASH x1: read at x2, where nothing answers, as from a broken page. EL2 goes on."]
+    SURVIVE_READ = 5;
+    #[doc = "DEBUG_CRASH x1: translate an address by tables at x2, where nothing answers. EL2 goes on."]
+    SURVIVE_WALK = 6;
+    #[doc = "DEBUG_CRASH x1: read a register that EL2 doesn't have. EL2 goes on."]
+    SURVIVE_REGISTER = 7;
 }

@@ -15,6 +15,7 @@
 
 #[cfg(target_os = "none")]
 mod image {
+    pub mod access;
     pub mod banner;
     pub mod bits;
     pub mod boot;
@@ -36,6 +37,7 @@ mod image {
     pub mod power;
     pub mod presence;
     pub mod profiling;
+    pub mod recover;
     pub mod stage2;
     pub mod start;
     pub mod statistics;

@@ -2,12 +2,14 @@
 //! the kernel's own selftests of KVM.
 
 mod driver;
+mod el3;
 mod firmware;
 mod flat;
 mod programs;
 mod selftests;
 
 pub use driver::{check_headers, driver};
+pub use el3::{Grants, el3, el3_with};
 pub use firmware::{Firmware, Profile, firmware};
 pub use programs::{guest, guest_mmio, memory, suite, vmm};
 pub use selftests::{Program, Selftests, selftests};

@@ -161,6 +161,7 @@ impl Run {
                 true => Below::OwnKvm,
                 false => Below::Firmware(self.profile, self.firmware_args.to_owned()),
             },
+            el3: self.el3,
             driver: self.driver.map(str::to_owned),
             timeout: self.timeout + soak * self.soaks,
             vmm: self.vmm,

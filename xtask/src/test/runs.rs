@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::build::Profile;
+use crate::build::{Grants, Profile};
 use crate::lab::TIMEOUT;
 
 /// One run, as data.
@@ -18,6 +18,8 @@ pub struct Run {
     /// Whether the host has EL2 to itself and no firmware below it: what is asked of `/dev/kvm`
     /// must be true of Linux's own.
     pub(super) own_kvm: bool,
+    /// What an EL3 of our own grants, below the firmware.
+    pub(super) el3: Option<Grants>,
     pub(super) driver: Option<&'static str>,
     /// Whether the host's root has the memory suite.
     pub(super) memory: bool,
@@ -61,6 +63,7 @@ pub(super) const fn run(name: &'static str, cpu: &'static str, smp: u32) -> Run 
         profile: Profile::Release,
         firmware_args: "",
         own_kvm: false,
+        el3: None,
         driver: Some("raw=1"),
         memory: false,
         timeout: TIMEOUT,
@@ -130,6 +133,8 @@ pub const BOOT: &[Run] = &[
     boot("boot-cortex-a53", "cortex-a53", 4),
     boot("boot-cortex-a76", "cortex-a76", 2),
     boot("boot-max-1", "max", 1),
+    // Below an EL3 that grants nothing optional: each register of it that the firmware tries is a trap there.
+    Run { el3: Some(Grants::LEAST), ..boot("boot-el3", "max,sve=off,sme=off,pauth=off", 4) },
     status(own_kvm(run("boot-own-kvm", "max", 4)), "test -c /dev/kvm && echo booted"),
 ];
 

@@ -118,6 +118,7 @@ pub enum Call {
     },
     DebugCrash {
         kind: u64,
+        hole: u64,
     },
     VmLayout {
         ipa_bits: u32,
@@ -278,7 +279,7 @@ impl Call {
                 Self::Statistics { vm: if x[1] == 0 { None } else { Some(vm(x[1])?) }, first: x[2] }
             }
             call::PAGE_STATE => Self::PageState { page: page(x[1])? },
-            call::DEBUG_CRASH => Self::DebugCrash { kind: x[1] },
+            call::DEBUG_CRASH => Self::DebugCrash { kind: x[1], hole: x[2] },
             call::VM_LAYOUT => Self::VmLayout { ipa_bits: ipa_bits(x[1])? },
             call::VM_CREATE => Self::VmCreate { ipa_bits: ipa_bits(x[1])?, region: page(x[2])? },
             call::VM_DESTROY => Self::VmDestroy { vm: vm(x[1])? },

@@ -15,6 +15,7 @@
 //! itself (hardware access flags and dirty state) is a [`CpuSelection`].
 
 mod controls;
+mod el3;
 mod errata;
 mod features;
 mod fields;
@@ -28,6 +29,7 @@ mod tests;
 pub mod vtcr;
 
 pub use controls::{Controls, FineTraps, FineTraps2, Fixed, HOST_ENTRY_SCTLR_EL1, HOST_ENTRY_SPSR};
+pub use el3::Group;
 pub use errata::Errata;
 pub use features::{Difference, Features};
 pub use id::IdRegisters;

@@ -188,7 +188,6 @@ pub unsafe fn apply_fixed(fixed: &Fixed, has_mpam: bool) {
             "s3_4_c1_c2_1" = fixed.trfcr; // TRFCR_EL2
             "s2_4_c9_c0_0" = fixed.brbcr; // BRBCR_EL2
             "s3_4_c9_c9_0" = fixed.pmscr; // PMSCR_EL2
-            "s3_4_c13_c0_7" = fixed.scxtnum; // SCXTNUM_EL2
             "s3_4_c2_c0_3" = fixed.tcr2; // TCR2_EL2
             "s3_4_c1_c0_3" = fixed.sctlr2; // SCTLR2_EL2
             "s3_4_c2_c5_0" = fixed.gcscr; // GCSCR_EL2

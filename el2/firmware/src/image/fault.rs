@@ -19,6 +19,8 @@ use verdigris_stage2::{Access as FaultAccess, FaultKind};
 
 use super::percpu::PerCpu;
 use super::presence::Stay;
+use super::recover::{Interrupted, fallible};
+use super::switch::Parts;
 use super::vm_env::VmEnv;
 use super::{crash, sysreg};
 
@@ -32,7 +34,7 @@ pub extern "C" fn guest_fault(syndrome: u64, percpu: &PerCpu) -> bool {
     } else {
         let status = FaultStatus::Permission((syndrome & 3) as i8);
         let abort = Abort::with_status(status, Syndrome(syndrome));
-        (FaultKind::Permission, wanted(&abort), denied_ipa(&abort))
+        (FaultKind::Permission, wanted(&abort), denied_ipa(&abort, percpu.cpu().parts))
     };
     let (Some(ipa), Some(vm)) = (ipa, percpu.running.get()) else { return false };
     let _stay = Stay::begin(percpu.index());
@@ -50,25 +52,43 @@ pub fn wanted(abort: &Abort) -> FaultAccess {
 }
 
 /// Finds the page that a permission fault is about; `None` where stage 1 no longer leads there.
-fn denied_ipa(abort: &Abort) -> Option<Ipa> {
+fn denied_ipa(abort: &Abort, parts: Parts) -> Option<Ipa> {
     if abort.is_hpfar_valid() {
         return Some(hpfar_to_ipa(HPFAR_EL2.get()));
     }
-    translate(FAR_EL2.get())
+    translate(FAR_EL2.get(), parts)
 }
 
-/// Finds the IPA that a virtual address has by the guest's stage 1 (AT S1E1R), keeping its PAR_EL1.
+/// Finds the IPA that the address of an abort, FAR_EL2, has by the guest's stage 1 (AT S1E1R), keeping its
+/// PAR_EL1. `None` also where a table of it can't be read.
 #[inline]
-pub fn translate(address: u64) -> Option<Ipa> {
+pub fn translate(address: u64, parts: Parts) -> Option<Ipa> {
+    let exit = Interrupted::remember();
+    parts.keep_par_apart();
     let saved = sysreg::read!("par_el1");
-    // SAFETY: an address translation changes PAR_EL1 alone, which is put back.
+    let failed: u64;
+    // SAFETY: an address translation changes PAR_EL1 alone, which is put back. The walk may fail by an
+    // exception at EL2: then what the guest was left by is put back too.
     let par = unsafe {
-        core::arch::asm!("at s1e1r, {}", in(reg) address, options(nostack, preserves_flags));
+        core::arch::asm!(
+            "mov {failed}, xzr",
+            fallible!("at s1e1r, {address}", "mov {failed}, #1"),
+            address = in(reg) address,
+            failed = out(reg) failed,
+            options(nostack, preserves_flags),
+        );
         sysreg::isb();
         let par = sysreg::read!("par_el1");
         sysreg::write!("par_el1", saved);
         par
     };
+    parts.keep_par_apart();
+    if failed != 0 {
+        exit.restore();
+        // SAFETY: the address that the guest's abort reported.
+        unsafe { sysreg::write!("far_el2", address) };
+        return None;
+    }
     // PA, bits 51:12; F, bit 0 (Arm ARM D24.2 PAR_EL1).
     let page = hpfar_to_ipa((par & 0x000f_ffff_ffff_f000) >> 8);
     (par & 1 == 0).then_some(Ipa(page.0 | address & (PAGE_SIZE - 1)))

@@ -39,7 +39,7 @@
 
 .macro guest_table pauth
     crash_entries 0
-    crash_entry 4
+    own_entry
     crash_entry 5
     crash_entry 6
     // An SError from EL2: only taken in the window of guest_leave, which does what is to be done.

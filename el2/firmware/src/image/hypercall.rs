@@ -83,7 +83,7 @@ fn answer(call: &Call, x: &mut Registers, percpu: &PerCpu) -> Status {
         Call::HostReset => x[1] = vm::destroy_all(percpu)?,
         Call::Statistics { vm, first } => counters(vm, first, x, percpu)?,
         Call::PageState { page } => page_state(page, x),
-        Call::DebugCrash { kind } => debug::crash(kind)?,
+        Call::DebugCrash { kind, hole } => debug::crash(kind, hole)?,
         Call::VmLayout { ipa_bits } => {
             x[1] = vm::region_order(ipa_bits)?.into();
             x[2] = vcpu::REGION_ORDER.into();

@@ -2,12 +2,13 @@
 
 use verdigris_core::cpu::IdRegisters;
 
+use super::access;
 use super::sysreg::read;
 
 /// Reads everything that decisions about this CPU are made from.
 ///
 /// Registers without a name in older assemblers are given by encoding; the ID space reads as zero
-/// where nothing is (Arm ARM D24.1). Those outside it are read only where the CPU has them.
+/// where nothing is (Arm ARM D24.1). Those outside it are read only where the CPU has them, and EL3 lets us.
 pub fn this_cpu() -> IdRegisters {
     let mut id = IdRegisters {
         midr: read!("midr_el1"),
@@ -37,6 +38,7 @@ pub fn this_cpu() -> IdRegisters {
         mmfr4: read!("s3_0_c0_c7_4"),
         ..IdRegisters::default()
     };
+    access::hide_what_is_kept(&mut id);
     if id.has_pmu() {
         id.pmcr = read!("pmcr_el0");
     }

@@ -22,6 +22,7 @@ use verdigris_platform::layout::Kept;
 use verdigris_platform::{Machine, Region};
 use verdigris_stage2::{Identity, Level, Table, TablePage};
 
+use super::recover::{self, Interrupted};
 use super::{cache, host, percpu};
 
 /// Largest allocation is 2^(ORDER - 1) bytes.
@@ -188,7 +189,14 @@ pub fn zero(start: Pa, count: u64) {
 }
 
 /// A page of the host's that EL2 may use for the length of a call, because it holds a share in it.
-pub struct HostPage(Pa);
+///
+/// What the host calls RAM may be poisoned, or not answer. A word that can't be read is the host's loss, not
+/// EL2's end.
+pub struct HostPage {
+    page: Pa,
+    /// The call's registers, for when a word can't be read.
+    call: Interrupted,
+}
 
 impl HostPage {
     /// 64-bit words of a page.
@@ -197,7 +205,7 @@ impl HostPage {
     /// Takes the page. NOT_OWNER: it is not the host's.
     pub fn take(page: Pa) -> Status<Self> {
         ownership().share(page, LeafSize::Page)?;
-        Ok(Self(page))
+        Ok(Self { page, call: Interrupted::remember() })
     }
 
     /// Room for a copy of the page.
@@ -205,14 +213,17 @@ impl HostPage {
         [const { MaybeUninit::uninit() }; Self::WORDS];
 
     /// Copies the first words of the page, each read once: the host may write others the next moment.
-    pub fn copy<'a>(&self, count: usize, room: &'a mut [MaybeUninit<u64>]) -> &'a [u64] {
+    /// NOT_OWNER: there is no such memory, or it is broken.
+    pub fn copy<'a>(&self, count: usize, room: &'a mut [MaybeUninit<u64>]) -> Status<&'a [u64]> {
+        assert!(count <= Self::WORDS, "a page has 512 words");
         let room = &mut room[..count];
-        for (index, word) in room.iter_mut().enumerate() {
-            // SAFETY: as in `write`.
-            word.write(unsafe { self.word_at(index).read_volatile() });
+        // SAFETY: as in `write`; `room` is EL2's own, and long enough. `take` has remembered the call.
+        if !unsafe { recover::copy(self.word_at(0), room.as_mut_ptr().cast(), count) } {
+            self.call.restore();
+            return Err(Error::NotOwner);
         }
         // SAFETY: all of it has just been written, and `MaybeUninit` has the layout of what it holds.
-        unsafe { slice::from_raw_parts(room.as_ptr().cast(), room.len()) }
+        Ok(unsafe { slice::from_raw_parts(room.as_ptr().cast(), room.len()) })
     }
 
     /// Writes a 64-bit word of the page.
@@ -228,29 +239,34 @@ impl HostPage {
     pub fn set_bits(&mut self, index: usize, bits: u64) {
         let word_at = self.word_at(index);
         // SAFETY: as in `write`. What the host makes of the word meanwhile, it makes of its own answer.
-        unsafe { word_at.write_volatile(word_at.read_volatile() | bits) };
+        let word = unsafe { recover::load(word_at) }.unwrap_or_else(|| {
+            self.call.restore();
+            0
+        });
+        // SAFETY: as above.
+        unsafe { word_at.write_volatile(word | bits) };
     }
 
     /// Zeroes the first words, and what else of their cache lines is in the page; returns where they are, for
     /// as long as it is held. They are the host's too, so they are written by volatile stores alone.
     pub fn zeroed(&mut self, word_count: usize) -> *mut [u64; Self::WORDS] {
         assert!(word_count <= Self::WORDS, "a page has 512 words");
-        if !cache::zero(self.0, word_count as u64 * 8) {
+        if !cache::zero(self.page, word_count as u64 * 8) {
             (0..word_count).for_each(|index| self.write(index, 0));
         }
-        self.0.0 as *mut _
+        self.page.0 as *mut _
     }
 
     #[inline(always)]
     fn word_at(&self, index: usize) -> *mut u64 {
         assert!(index < Self::WORDS, "a page has 512 words");
-        (self.0.0 as *mut u64).wrapping_add(index)
+        (self.page.0 as *mut u64).wrapping_add(index)
     }
 }
 
 impl Drop for HostPage {
     fn drop(&mut self) {
-        ownership().unshare(self.0, LeafSize::Page);
+        ownership().unshare(self.page, LeafSize::Page);
     }
 }
 

@@ -50,6 +50,7 @@ impl Stopped {
     pub const NOTHING: Self = Self { sampling: None, trace: None, branches: None, is_slow: false };
 
     /// Stops all records, waits until what they hold is in memory, and disables their buffers.
+    #[inline(never)]
     pub fn begin(id: &IdRegisters, fixed: &Fixed, errata: &Errata) -> Self {
         // SAFETY: registers of EL1's own records, which EL3 leaves to us, while EL2 runs.
         unsafe {
@@ -67,6 +68,7 @@ impl Stopped {
     }
 
     /// Lets them go on. The owner's stage 1 and stage 2 have been written.
+    #[inline(never)]
     pub fn end(&self) {
         // SAFETY: the values that the host had; an ISB puts its translation in force before a buffer is.
         unsafe {

@@ -78,7 +78,8 @@ fn map_list(
 ) -> Status {
     let mut room = HostPage::ROOM;
     let vm = VmRef::get(vm, percpu)?;
-    let copy = HostPage::take(list).map(|page| page.copy(range.page_count() as usize, &mut room));
+    let copy =
+        HostPage::take(list).and_then(|page| page.copy(range.page_count() as usize, &mut room));
     let pages = match copy.and_then(List::new) {
         Ok(pages) => pages,
         Err(error) => return finish(Outcome::stopped(0, error), x),

@@ -340,6 +340,6 @@ impl Runner<'_, '_> {
         if abort.is_hpfar_valid() && !walk_again {
             return Some(abort.ipa(HPFAR_EL2.get(), far));
         }
-        translate(far)
+        translate(far, self.percpu.cpu().parts)
     }
 }

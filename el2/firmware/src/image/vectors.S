@@ -29,6 +29,24 @@
     crash_entry (\first + 3)
 .endm
 
+// A synchronous exception from EL2 on its own stack: some instructions have a second way out (`recover.rs`).
+.macro own_entry
+    .balign 0x80
+    msr     sp_el0, x0
+    mrs     x0, tpidr_el2
+    add     x0, x0, #{CRASH_X}
+    stp     x1, x2, [x0, #8]
+    b       own_exception
+.endm
+
+// All exceptions from EL2 on its own stack.
+.macro own_entries
+    own_entry
+    crash_entry 5
+    crash_entry 6
+    crash_entry 7
+.endm
+
 .section .text.vectors, "ax"
 
 // Before the host first runs: everything is a crash.
@@ -36,7 +54,7 @@
 .global crash_vectors
 crash_vectors:
     crash_entries 0
-    crash_entries 4
+    own_entries
     crash_entries 8
     crash_entries 12
 
@@ -78,7 +96,7 @@ crash_vectors:
 
 .macro host_table pauth
     crash_entries 0
-    crash_entries 4
+    own_entries
     host_entry \pauth
     crash_entry 9
     crash_entry 10
@@ -117,6 +135,37 @@ host_return:
     eret
     dsb     nsh                         // no speculation past the return
     isb
+
+// Looks for the instruction that failed among those with a second way out. x0: the place for the registers in
+// PerCpu, where x1 and x2 are; x0 itself is in SP_EL0. Each entry has the instruction and its way out, relative
+// to where they stand.
+own_exception:
+    stp     x3, x4, [x0, #24]
+    adrp    x1, __fixups_start
+    add     x1, x1, :lo12:__fixups_start
+    adrp    x2, __fixups_end
+    add     x2, x2, :lo12:__fixups_end
+    mrs     x3, elr_el2
+1:  cmp     x1, x2
+    b.hs    3f
+    ldrsw   x4, [x1]
+    add     x4, x4, x1
+    cmp     x4, x3
+    b.eq    2f
+    add     x1, x1, #8
+    b       1b
+2:  ldrsw   x4, [x1, #4]!
+    add     x4, x4, x1
+    msr     elr_el2, x4
+    ldp     x1, x2, [x0, #8]
+    ldp     x3, x4, [x0, #24]
+    mrs     x0, sp_el0
+    eret
+    dsb     nsh
+    isb
+3:  mov     x1, #4
+    ldp     x3, x4, [x0, #24]
+    b       crash_common
 
 // x0: the place for the registers in PerCpu; x1: kind; x1 and x2 are stored, x0 is in SP_EL0.
 crash_common:

@@ -36,8 +36,7 @@ struct Care(Option<WalksOff>);
 
 impl Care {
     /// Stops the host's records, whose buffers are written through its stage 2, and speculative walks.
-    #[cold]
-    #[inline(never)]
+    #[inline(always)]
     fn begin(percpu: &PerCpu) -> Self {
         let cpu = percpu.cpu();
         if cpu.parts.stop_records() {
@@ -47,8 +46,7 @@ impl Care {
     }
 
     /// Lets them go on, after the host's stage 2 is in force again.
-    #[cold]
-    #[inline(never)]
+    #[inline(always)]
     fn end(self, percpu: &PerCpu) {
         if let Some(walks) = self.0 {
             walks.end();

@@ -1,8 +1,9 @@
 //! Registers that are written once on each CPU, before the host or a guest runs on it.
 //!
 //! Most reset to values that the architecture leaves unknown. The set is complete for what the
-//! architecture defines; ACTLR_EL2 and HACR_EL2 are left as earlier firmware made them, because what
-//! they hold is defined by the implementation.
+//! architecture defines and EL2 is affected by; ACTLR_EL2 and HACR_EL2 are left as earlier firmware made them,
+//! because what they hold is defined by the implementation. SCXTNUM_EL2 is left too: EL2 makes no use of it, and
+//! each access is a trap to EL3 unless SCR_EL3.EnSCXT is set, which TF-A does only where a platform asks for it.
 
 use super::when;
 use crate::cpu::IdRegisters;
@@ -33,8 +34,6 @@ pub struct Fixed {
     pub brbcr: Option<u64>,
     /// PMSCR_EL2, with FEAT_SPE, unless the buffer belongs to EL3.
     pub pmscr: Option<u64>,
-    /// SCXTNUM_EL2, with FEAT_CSV2_2 or FEAT_CSV2_1p2: EL2's own context number.
-    pub scxtnum: Option<u64>,
     /// TCR2_EL2, with FEAT_TCR2: EL2's own walks are those of Armv8.0.
     pub tcr2: Option<u64>,
     /// SCTLR2_EL2, with FEAT_SCTLR2.
@@ -60,7 +59,6 @@ impl Fixed {
             trfcr: id.has_trace_filter().then_some(0),
             brbcr: id.has_brbe().then_some(BRBCR_ALLOW),
             pmscr: id.has_own_spe().then_some(PMSCR_ALLOW),
-            scxtnum: id.has_scxtnum().then_some(0),
             tcr2: id.has_tcr2().then_some(0),
             sctlr2: id.has_sctlr2().then_some(0),
             gcscr: id.has_gcs().then_some(0),

@@ -149,7 +149,7 @@ fn max_gets_the_values_that_ran() {
     // LEN, FA64 (31); EZT0 (30) comes with SME2.
     assert_eq!((fixed.zcr, fixed.smcr), (Some(0x1ff), Some(0x8000_01ff)));
     assert_eq!(Fixed::new(&EVERYTHING).smcr, Some(0xc000_01ff));
-    assert_eq!((fixed.vpidr, fixed.vmpidr, fixed.scxtnum), (0x000f_0510, 0x8000_0000, Some(0)));
+    assert_eq!((fixed.vpidr, fixed.vmpidr), (0x000f_0510, 0x8000_0000));
     assert_eq!((fixed.trfcr, fixed.brbcr, fixed.pmscr, max.mpamhcr), (None, None, None, None));
 }
 
