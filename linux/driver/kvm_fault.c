@@ -17,6 +17,7 @@
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/swap.h>
 
 #include <asm/cpufeature.h>
 #include <asm/esr.h>
@@ -108,14 +109,30 @@ static void look_at_leaf(struct vg_vm *vm, struct lookup *lookup)
 /*
  * The guest's writes leave no mark in the host's tables.  Unless Linux knows the
  * page for dirty already, reclaim would drop what it takes for clean, with all that
- * the guest will have written.  The reference to the page keeps it until it is told;
- * and what isn't mapped isn't told: the file system may hold it for clean, and may
- * have to be asked before the next write.
+ * the guest will have written.
  */
-static void tell_dirty(struct lookup *lookup)
+static void tell_dirty(const struct lookup *lookup)
 {
 	if (lookup->is_writable && !(lookup->leaf.is_writable && lookup->leaf.is_dirty))
 		set_page_dirty_lock(lookup->page);
+}
+
+/*
+ * Tells Linux what the fault is about to do to the page, as KVM does when it gives
+ * the page back.  The classic LRU lists judge by PG_referenced and by the list that
+ * a page is on: without a word from here a page that only the guest uses stays on the
+ * inactive list, whatever its access flags say later.  A page of zeros is nobody's.
+ *
+ * The reference keeps the page until it is told.  What isn't mapped isn't told: the
+ * file system may hold it for clean, and may have to be asked before the next write.
+ * Neighbours aren't told either: nobody has touched them.
+ */
+static void tell_of_access(const struct lookup *lookup)
+{
+	if (PageReserved(lookup->page))
+		return;
+	tell_dirty(lookup);
+	mark_page_accessed(lookup->page);
 }
 
 static u64 map_flags(const struct lookup *lookup)
@@ -400,7 +417,7 @@ static enum vg_outcome fault_memory(struct vg_vcpu *vcpu, const struct vg_fault 
 		vg_point(VG_POINT_BEFORE_MAP);
 		ret = map_lookup(vm, lookup, vcpu->list, fault->sequence);
 		if (!ret)
-			tell_dirty(lookup);
+			tell_of_access(lookup);
 		put_page(lookup->page);
 		vg_point(VG_POINT_AFTER_MAP);
 		outcome = judge(vcpu, lookup, ret, &again, error);
@@ -422,7 +439,7 @@ static enum vg_outcome fault_elsewhere(struct vg_vcpu *vcpu, const struct vg_fau
 	}
 	if (fault->flags & VERDIGRIS_FAULT_MMIO_VALID)
 		return VG_EXIT_MMIO;
-	if (!vcpu->vm->nisv_to_user) {
+	if (!READ_ONCE(vcpu->vm->nisv_to_user)) {
 		*error = -ENOSYS;
 		return VG_EXIT_ERROR;
 	}
