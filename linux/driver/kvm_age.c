@@ -26,6 +26,7 @@
 #include <linux/log2.h>
 #include <linux/module.h>
 #include <linux/slab.h>
+#include <linux/version.h>
 
 #include "calls.h"
 #include "kvm.h"
@@ -48,6 +49,13 @@ static bool age_answers = true;
 module_param(age_answers, bool, 0644);
 MODULE_PARM_DESC(age_answers,
 		 "Tell Linux which pages guests touch; off: all are old (default on)");
+
+/* The queue of work that any CPU may do; 7.2 warns of its former name. */
+#if KERNEL_VERSION(6, 18, 0) <= LINUX_VERSION_CODE
+#define any_cpu_wq system_dfl_wq
+#else
+#define any_cpu_wq system_unbound_wq
+#endif
 
 /* A pass that never pauses is flushed after so many times age_flush_ms. */
 #define FLUSH_PATIENCE 10
@@ -168,7 +176,7 @@ static void flush_later(struct vg_vm *vm)
 	if (!delay_ms)
 		return;
 	WRITE_ONCE(vm->fetched_last, jiffies);
-	if (queue_delayed_work(system_unbound_wq, &vm->flush_work, msecs_to_jiffies(delay_ms)))
+	if (queue_delayed_work(any_cpu_wq, &vm->flush_work, msecs_to_jiffies(delay_ms)))
 		WRITE_ONCE(vm->flush_since, jiffies);
 }
 
@@ -181,7 +189,7 @@ static void flush(struct work_struct *work)
 
 	if (time_before(jiffies, quiet_from) &&
 	    time_before(jiffies, READ_ONCE(vm->flush_since) + FLUSH_PATIENCE * delay)) {
-		queue_delayed_work(system_unbound_wq, &vm->flush_work, quiet_from - jiffies);
+		queue_delayed_work(any_cpu_wq, &vm->flush_work, quiet_from - jiffies);
 		return;
 	}
 	vg_count(vm, VG_STAT_EPOCH_FLUSHES);
