@@ -466,6 +466,9 @@ void vg_vcpu_kick_all(struct vg_vm *vm); /* returns when all have left the guest
 /* kvm_run.c */
 int vg_run(struct vg_vcpu *vcpu);
 
+/* kvm_enter.c: with interrupts off */
+void vg_enter(const struct arm_smccc_1_2_regs *args, struct arm_smccc_1_2_regs *res);
+
 /* kvm_regs.c */
 int vg_reg_get(struct vg_vcpu *vcpu, const struct kvm_one_reg *reg);
 int vg_reg_set(struct vg_vcpu *vcpu, const struct kvm_one_reg *reg);

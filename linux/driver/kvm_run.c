@@ -19,13 +19,9 @@
 #include <linux/sched/signal.h>
 #include <linux/string.h>
 #include <linux/version.h>
-#include <linux/vtime.h>
 
 #include <uapi/linux/psci.h>
 
-#include <asm/arch_gicv3.h>
-#include <asm/cpufeature.h>
-#include <asm/daifflags.h>
 #include <asm/neon.h>
 #include <asm/ptrace.h>
 #include <asm/simd.h>
@@ -116,40 +112,22 @@ static bool is_stopped(const struct vg_vcpu *vcpu)
 	return READ_ONCE(vcpu->mp_state) == KVM_MP_STATE_STOPPED;
 }
 
+/*
+ * What Linux wants done before a guest is entered: XFER_TO_GUEST_MODE_WORK, which
+ * kernels without KVM don't define.  Lazy rescheduling is younger than 6.12.
+ */
+#ifdef _TIF_NEED_RESCHED_LAZY
+#define RESCHED_FLAGS (_TIF_NEED_RESCHED | _TIF_NEED_RESCHED_LAZY)
+#else
+#define RESCHED_FLAGS _TIF_NEED_RESCHED
+#endif
+#define WORK_FLAGS (RESCHED_FLAGS | _TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL | _TIF_NOTIFY_RESUME)
+
 /* Something is to be done before the guest can be entered. */
 static bool has_work(const struct vg_vcpu *vcpu)
 {
-	return need_resched() || signal_pending(current) || test_thread_flag(TIF_NOTIFY_RESUME) ||
-	       is_stopped(vcpu) || READ_ONCE(vcpu->vm->is_bugged);
-}
-
-/*
- * With priority masking, interrupts are off by the priority mask, which would
- * also keep them from ending the guest's run: then it is opened, behind DAIF.
- */
-static void hvc_with_interrupts_seen(const struct arm_smccc_1_2_regs *args,
-				     struct arm_smccc_1_2_regs *res)
-{
-	if (!system_uses_irq_prio_masking()) {
-		arm_smccc_1_2_hvc(args, res);
-		return;
-	}
-	local_daif_mask();
-	gic_write_pmr(GIC_PRIO_IRQON | GIC_PRIO_PSR_I_SET);
-	pmr_sync();
-	arm_smccc_1_2_hvc(args, res);
-	local_daif_restore(DAIF_PROCCTX_NOIRQ);
-}
-
-/*
- * The host's interrupt that ended the run is taken before the time is no
- * longer the guest's: a tick belongs to whom it interrupted.
- */
-static void take_interrupts(void)
-{
-	local_irq_enable();
-	isb();
-	local_irq_disable();
+	return read_thread_flags() & WORK_FLAGS || is_stopped(vcpu) ||
+	       READ_ONCE(vcpu->vm->is_bugged);
 }
 
 /* Enters the guest, unless there is work; @res tells how it came out. */
@@ -169,10 +147,7 @@ static bool enter(struct vg_vcpu *vcpu, struct arm_smccc_1_2_regs *res)
 	/* Pairs with vg_vcpu_kick_all(): we see what it is about, or it sees our CPU. */
 	smp_mb();
 	if (!has_work(vcpu)) {
-		vtime_account_guest_enter();
-		hvc_with_interrupts_seen(&args, res);
-		take_interrupts();
-		vtime_account_guest_exit();
+		vg_enter(&args, res);
 		entered = true;
 	}
 	WRITE_ONCE(vcpu->cpu, -1);
@@ -201,16 +176,20 @@ static void sleep_while_stopped(struct vg_vcpu *vcpu)
 }
 
 /*
- * Does what kept the guest from being entered.
+ * Does what kept the guest from being entered.  Not by xfer_to_guest_mode_handle_work():
+ * before 6.18 that counts signals in a struct kvm_vcpu, which is Linux's KVM's own.
  *
  * Task work and the like is done on the way to user space only, and what does
  * it is not open to modules: so the call goes there and is restarted, which
  * nobody sees.  If the handler of a signal runs on the way, it is not restarted,
  * and was ended by that signal.
+ *
+ * cond_resched() would not do: it is empty where preemption is lazy.
  */
 static enum step work(struct vg_vcpu *vcpu, int *ret)
 {
-	cond_resched();
+	if (read_thread_flags() & RESCHED_FLAGS)
+		schedule();
 	if (READ_ONCE(vcpu->vm->is_bugged))
 		return leave(ret, -EIO);
 	if (signal_pending(current))
