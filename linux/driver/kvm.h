@@ -215,7 +215,7 @@ struct vg_vcpu;
  * @flush_work: ends an ageing pass
  * @flush_since: when the first window after the last flush was fetched, in jiffies
  * @fetched_last: when the last one was
- * @manual_dirty: KVM_DIRTY_LOG_* flags that user space enabled
+ * @manual_dirty: KVM_DIRTY_LOG_* flags that user space enabled; changes under @slots_lock
  * @nisv_to_user: KVM_CAP_ARM_NISV_TO_USER is enabled
  * @vcpu_features: features of the first KVM_ARM_VCPU_INIT, which all share
  * @has_features: there was one

@@ -72,7 +72,10 @@ int vg_cap_check(const struct vg_vm *vm, long cap)
 	return 0;
 }
 
-/* Only who clears the log by hand can ask for it to begin full. */
+/*
+ * Only who clears the log by hand can ask for it to begin full.  Who makes a log looks
+ * twice, under the lock, and must find the same.
+ */
 static int enable_manual_dirty(struct vg_vm *vm, const struct kvm_enable_cap *cap)
 {
 	u64 allowed = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
@@ -81,7 +84,10 @@ static int enable_manual_dirty(struct vg_vm *vm, const struct kvm_enable_cap *ca
 		allowed |= KVM_DIRTY_LOG_INITIALLY_SET;
 	if (cap->args[0] & ~allowed)
 		return -EINVAL;
-	WRITE_ONCE(vm->manual_dirty, cap->args[0]);
+	if (mutex_lock_killable(&vm->slots_lock))
+		return -EINTR;
+	vm->manual_dirty = cap->args[0];
+	mutex_unlock(&vm->slots_lock);
 	return 0;
 }
 
@@ -90,7 +96,7 @@ static int enable_manual_dirty(struct vg_vm *vm, const struct kvm_enable_cap *ca
  * @vm: the VM
  * @cap: what user space wants
  *
- * Return: 0 or -EINVAL.
+ * Return: 0, -EINVAL, or -EINTR after a fatal signal.
  */
 int vg_cap_enable(struct vg_vm *vm, const struct kvm_enable_cap *cap)
 {

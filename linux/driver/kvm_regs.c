@@ -256,8 +256,8 @@ static u64 physical_count(void)
 /* What guests are answered to: SYSTEM_OFF and SYSTEM_RESET are in no earlier version. */
 static u64 psci_version(const struct vg_vcpu *vcpu)
 {
-	return vcpu->vm->vcpu_features & BIT(KVM_ARM_VCPU_PSCI_0_2) ? PSCI_VERSION(0, 2) :
-								      PSCI_VERSION(0, 1);
+	return READ_ONCE(vcpu->vm->vcpu_features) & BIT(KVM_ARM_VCPU_PSCI_0_2) ?
+	       PSCI_VERSION(0, 2) : PSCI_VERSION(0, 1);
 }
 
 /**
