@@ -387,7 +387,7 @@ int vg_gate_close(struct vg_gate *gate);
 void vg_gate_open(struct vg_gate *gate);
 void vg_slots_init(struct vg_vm *vm);
 void vg_slots_free(struct vg_vm *vm);
-void vg_slots_unmap(struct vg_vm *vm); /* takes slots_lock */
+int vg_slots_unmap(struct vg_vm *vm); /* takes slots_lock; 0 or -EINTR */
 void vg_slot_free(struct vg_slot *slot);
 void vg_slot_link(struct vg_vm *vm, struct vg_slot *slot);
 void vg_slot_unlink(struct vg_vm *vm, struct vg_slot *slot);
@@ -411,8 +411,8 @@ void vg_invalidate_begin(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 np
 void vg_invalidate_end(struct vg_vm *vm, u64 gfn, u64 npages, bool can_block);
 /* Waits until nothing that meets the pages is in progress: 0, or -EINTR. */
 int vg_invalidations_wait(struct vg_vm *vm, u64 gfn, u64 npages);
-/* The same, whatever signals come. */
-void vg_invalidations_wait_all(struct vg_vm *vm, u64 gfn, u64 npages);
+/* The same; only a fatal signal ends it. */
+int vg_invalidations_wait_killable(struct vg_vm *vm, u64 gfn, u64 npages);
 
 /* kvm_age.c */
 void vg_windows_alloc(struct vg_slot *slot);
@@ -452,7 +452,7 @@ unsigned int vg_around_look(struct vg_vm *vm, const struct vg_slot_view *view, u
 
 /* kvm_dirty.c: start and stop under slots_lock; notifiers note */
 unsigned long *vg_dirty_alloc(struct vg_vm *vm, unsigned long npages);
-void vg_dirty_start(struct vg_vm *vm, struct vg_slot *slot);
+int vg_dirty_start(struct vg_vm *vm, struct vg_slot *slot); /* 0, or -EINTR: not exact */
 void vg_dirty_stop(struct vg_vm *vm, struct vg_slot *slot);
 void vg_dirty_note(struct vg_slot *slot, u64 first, unsigned int npages, const u64 *bits);
 int vg_dirty_get(struct vg_vm *vm, const struct kvm_dirty_log *log);
@@ -495,6 +495,7 @@ enum vg_point {
 	VG_POINT_AFTER_MAP,
 	VG_POINT_IN_WAIT,
 	VG_POINT_AFTER_BEGIN,
+	VG_POINT_BEFORE_SPLIT,
 };
 
 DECLARE_STATIC_KEY_FALSE(vg_points_used);

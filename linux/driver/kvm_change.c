@@ -197,9 +197,8 @@ static int slot_set_flags(struct vg_vm *vm, struct vg_slot *slot, u32 flags,
 		return ret;
 	synchronize_srcu_expedited(&vm->srcu);
 	if (flags & KVM_MEM_LOG_DIRTY_PAGES)
-		vg_dirty_start(vm, slot);
-	else
-		vg_dirty_stop(vm, slot);
+		return vg_dirty_start(vm, slot);
+	vg_dirty_stop(vm, slot);
 	return 0;
 }
 
@@ -218,7 +217,7 @@ static int slot_move_and_flag(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u
 		ret = slot_move(vm, slot, gfn);
 	if (!ret && flags != slot->flags)
 		ret = slot_set_flags(vm, slot, flags, &dirty);
-	/* On failure the new bitmap, else the old one: nobody has it any more. */
+	/* The old bitmap, or the new one where it didn't go in: nobody has it any more. */
 	kvfree(dirty);
 	return ret;
 }
@@ -256,7 +255,8 @@ static int slots_set(struct vg_vm *vm, const struct kvm_userspace_memory_region2
  * @region: what is to be
  *
  * Return: 0, or an error, after which nothing has changed; but who is killed while
- * a slot moves and gets other flags may leave it moved.
+ * a slot moves and gets other flags may leave it moved, or with a log that tells more
+ * than was written.
  */
 int vg_slots_set(struct vg_vm *vm, const struct kvm_userspace_memory_region2 *region)
 {
@@ -264,7 +264,8 @@ int vg_slots_set(struct vg_vm *vm, const struct kvm_userspace_memory_region2 *re
 
 	if (ret)
 		return ret;
-	mutex_lock(&vm->slots_lock);
+	if (mutex_lock_killable(&vm->slots_lock))
+		return -EINTR;
 	ret = slots_set(vm, region);
 	mutex_unlock(&vm->slots_lock);
 	return ret;

@@ -17,6 +17,7 @@
 #include <linux/kvm.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -25,6 +26,8 @@
 
 /* A table for each of so many blocks, before SPLIT is tried again. */
 #define PAGES_A_DONATION 16
+/* How often SPLIT of a block is tried, a tick apart, where nothing is known to be in its way. */
+#define SPLIT_TRIES 250
 
 static size_t log_words(const struct vg_slot *slot)
 {
@@ -111,25 +114,52 @@ static void drop_block(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 npag
 	vg_invalidate_end(vm, gfn, npages, true);
 }
 
-/* Makes pages of the slot's blocks, so that the log tells pages. */
-static void split(struct vg_vm *vm, struct vg_slot *slot)
+/*
+ * SPLIT was answered RETRY.  Waits for the invalidation that is in the way; where
+ * there is none, a table page is on its way to the pool, for as long as other CPUs are
+ * inside the firmware.  Who got no further for long goes without: the block is dropped.
+ */
+static int split_later(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, unsigned int *tries)
+{
+	const u64 most = PUD_SIZE >> PAGE_SHIFT; /* what is in the way of a part is in the way of a block */
+	int ret = vg_invalidations_wait_killable(vm, ALIGN_DOWN(gfn, most), most);
+
+	if (ret)
+		return ret;
+	if (++*tries > SPLIT_TRIES) {
+		*tries = 0;
+		drop_block(vm, slot, gfn, slot->base_gfn + slot->npages - gfn);
+	} else if (*tries > 1) {
+		schedule_timeout_killable(1);
+	}
+	return 0;
+}
+
+/* Makes pages of the slot's blocks, so that the log tells pages; ends at a fatal signal. */
+static int split(struct vg_vm *vm, struct vg_slot *slot)
 {
 	u64 gfn = slot->base_gfn, end = gfn + slot->npages, done;
-	const u64 most = PUD_SIZE >> PAGE_SHIFT; /* what is in the way of a part is in the way of a block */
+	unsigned int tries = 0;
+	int ret = 0;
 	long status;
 
-	while (gfn < end && !READ_ONCE(vm->is_bugged)) {
+	while (!ret && gfn < end && !READ_ONCE(vm->is_bugged)) {
 		status = vg_call_split(vm->handle, gfn << PAGE_SHIFT, end - gfn, &done);
 		gfn += done;
+		if (done)
+			tries = 0;
 		if (status == VERDIGRIS_RETRY)
-			vg_invalidations_wait_all(vm, ALIGN_DOWN(gfn, most), most);
+			ret = split_later(vm, slot, gfn, &tries);
 		else if (status == VERDIGRIS_LIMIT ||
 			 (status == VERDIGRIS_NO_MEMORY && vg_pages_donate(vm, PAGES_A_DONATION)))
 			drop_block(vm, slot, gfn, end - gfn);
 		else if (status && status != VERDIGRIS_NO_MEMORY)
 			vg_vm_bug(vm, "SPLIT", status);
 		cond_resched();
+		if (fatal_signal_pending(current))
+			ret = -EINTR;
 	}
+	return ret;
 }
 
 /**
@@ -139,12 +169,19 @@ static void split(struct vg_vm *vm, struct vg_slot *slot)
  *
  * What was written until now isn't asked for.  Where all bits are set from the
  * beginning it would not matter, and is left to the first clear.
+ *
+ * Return: 0; or -EINTR after a fatal signal: the log then tells too much, never too
+ * little, since a block that is written is told as all of its pages.
  */
-void vg_dirty_start(struct vg_vm *vm, struct vg_slot *slot)
+int vg_dirty_start(struct vg_vm *vm, struct vg_slot *slot)
 {
-	split(vm, slot);
-	if (!(vm->manual_dirty & KVM_DIRTY_LOG_INITIALLY_SET))
+	int ret;
+
+	vg_point(VG_POINT_BEFORE_SPLIT);
+	ret = split(vm, slot);
+	if (!ret && !(vm->manual_dirty & KVM_DIRTY_LOG_INITIALLY_SET))
 		harvest(vm, slot, 0, slot->npages, true);
+	return ret;
 }
 
 /**
@@ -206,7 +243,7 @@ static struct vg_slot *find_log(struct vg_vm *vm, u32 id)
 
 static int dirty_get(struct vg_vm *vm, const struct kvm_dirty_log *log)
 {
-	bool stays = READ_ONCE(vm->manual_dirty);
+	bool stays = vm->manual_dirty;
 	struct vg_slot *slot = find_log(vm, log->slot);
 	unsigned long *answer;
 	int ret;
@@ -243,7 +280,8 @@ int vg_dirty_get(struct vg_vm *vm, const struct kvm_dirty_log *log)
 {
 	int ret;
 
-	mutex_lock(&vm->slots_lock);
+	if (mutex_lock_killable(&vm->slots_lock))
+		return -EINTR;
 	ret = dirty_get(vm, log);
 	mutex_unlock(&vm->slots_lock);
 	return ret;
@@ -310,7 +348,8 @@ int vg_dirty_clear(struct vg_vm *vm, const struct kvm_clear_dirty_log *log)
 {
 	int ret;
 
-	mutex_lock(&vm->slots_lock);
+	if (mutex_lock_killable(&vm->slots_lock))
+		return -EINTR;
 	ret = dirty_clear(vm, log);
 	mutex_unlock(&vm->slots_lock);
 	return ret;

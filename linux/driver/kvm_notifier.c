@@ -106,19 +106,23 @@ int vg_invalidations_wait(struct vg_vm *vm, u64 gfn, u64 npages)
 }
 
 /**
- * vg_invalidations_wait_all() - waits until guest pages are left alone, whatever signals come
+ * vg_invalidations_wait_killable() - waits until guest pages are left alone
  * @vm: the VM
  * @gfn: the first page
  * @npages: how many
  *
  * Called under no lock but slots_lock, which no invalidation takes.
+ *
+ * Return: 0, or -EINTR after a fatal signal.
  */
-void vg_invalidations_wait_all(struct vg_vm *vm, u64 gfn, u64 npages)
+int vg_invalidations_wait_killable(struct vg_vm *vm, u64 gfn, u64 npages)
 {
 	struct vg_invalidations *all = &vm->invalidations;
 
 	vg_count(vm, VG_STAT_WAITS);
-	wait_event(all->ended, !invalidations_meet(all, gfn, gfn + npages));
+	if (wait_event_killable(all->ended, !invalidations_meet(all, gfn, gfn + npages)))
+		return -EINTR;
+	return 0;
 }
 
 /*

@@ -30,6 +30,7 @@ static const char *const names[] = {
 	[VG_POINT_AFTER_MAP] = "after_map",
 	[VG_POINT_IN_WAIT] = "in_wait",
 	[VG_POINT_AFTER_BEGIN] = "after_begin",
+	[VG_POINT_BEFORE_SPLIT] = "before_split",
 };
 
 #define NOWHERE (-1)
@@ -90,7 +91,7 @@ static const struct kernel_param_ops pause_ops = {
 };
 module_param_cb(pause_point, &pause_ops, NULL, 0600);
 MODULE_PARM_DESC(pause_point,
-		 "For tests: sleep at after_lookup, before_map, after_map, in_wait or after_begin (default none)");
+		 "For tests: sleep at after_lookup, before_map, after_map, in_wait, after_begin or before_split (default none)");
 
 static atomic_t unexplained_exits;
 

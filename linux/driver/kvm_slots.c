@@ -129,18 +129,24 @@ void vg_slots_free(struct vg_vm *vm)
 /**
  * vg_slots_unmap() - takes all memory away from the guest, which may fault it in again
  * @vm: the VM
+ *
+ * Return: 0; or -EINTR after a fatal signal, and some is left.
  */
-void vg_slots_unmap(struct vg_vm *vm)
+int vg_slots_unmap(struct vg_vm *vm)
 {
 	struct vg_slot *slot;
 	unsigned long id;
 
-	mutex_lock(&vm->slots_lock);
+	if (mutex_lock_killable(&vm->slots_lock))
+		return -EINTR;
 	xa_for_each(&vm->slots_by_id, id, slot) {
+		if (fatal_signal_pending(current))
+			break;
 		vg_invalidate_begin(vm, slot, slot->base_gfn, slot->npages, true);
 		vg_invalidate_end(vm, slot->base_gfn, slot->npages, true);
 	}
 	mutex_unlock(&vm->slots_lock);
+	return fatal_signal_pending(current) ? -EINTR : 0;
 }
 
 /**

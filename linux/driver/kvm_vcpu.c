@@ -150,17 +150,22 @@ static int check_init(const struct kvm_vcpu_init *init, unsigned long features)
 	return 0;
 }
 
-/* All vCPUs of a VM have the same features: those of the first. */
-static int agree_on_features(struct vg_vm *vm, unsigned long features)
+/*
+ * All vCPUs of a VM have the same features: those of the first whose reset succeeds.
+ * Asked before the reset, with @settle false, and after it.
+ */
+static int agree_on_features(struct vg_vm *vm, unsigned long features, bool settle)
 {
 	int ret = 0;
 
 	mutex_lock(&vm->lock);
-	if (vm->has_features && vm->vcpu_features != features)
+	if (vm->has_features && vm->vcpu_features != features) {
 		ret = -EINVAL;
-	vm->has_features = true;
-	if (!ret)
-		vm->vcpu_features = features;
+	} else if (settle) {
+		/* Read without the lock by psci_version(). */
+		WRITE_ONCE(vm->vcpu_features, features);
+		vm->has_features = true;
+	}
 	mutex_unlock(&vm->lock);
 	return ret;
 }
@@ -178,8 +183,8 @@ static int vcpu_reset(struct vg_vcpu *vcpu)
 		vg_vm_bug(vcpu->vm, "VCPU_RESET", status);
 		return -EIO;
 	}
-	if (vcpu->is_initialized && !vg_has_forced_write_back())
-		vg_slots_unmap(vcpu->vm);
+	if (vcpu->is_initialized && !vg_has_forced_write_back() && vg_slots_unmap(vcpu->vm))
+		return -EINTR;
 	vcpu->answer = VG_ANSWER_NONE;
 	return vg_regs_begin(vcpu);
 }
@@ -195,9 +200,11 @@ static long ioctl_init(struct vg_vcpu *vcpu, void __user *user)
 	features = init.features[0] & ~BIT(KVM_ARM_VCPU_POWER_OFF);
 	ret = check_init(&init, features);
 	if (!ret)
-		ret = agree_on_features(vcpu->vm, features);
+		ret = agree_on_features(vcpu->vm, features, false);
 	if (!ret)
 		ret = vcpu_reset(vcpu);
+	if (!ret)
+		ret = agree_on_features(vcpu->vm, features, true);
 	if (ret)
 		return ret;
 	vcpu->is_initialized = true;
