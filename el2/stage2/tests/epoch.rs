@@ -292,3 +292,23 @@ fn a_flush_of_the_epoch_is_one_until_flags_are_cleared_again() {
     vm.flush_epoch(&machine);
     assert_eq!(machine.take_steps(), [], "all were old already");
 }
+
+/// The same of one that an unmap needs for a table: it is of the whole VM too.
+#[test]
+fn an_unmaps_own_invalidation_proves_nothing_of_what_is_aged_meanwhile() {
+    let (machine, vm) = vm_with(PLAIN);
+    let _ = vm.map(&machine, &map(0x20_0000, 0x9000_0000, 2, RW));
+    let vm = Rc::new(vm);
+    let other = vm.clone();
+    at_step(&machine, Step::Vmid, move |machine| age(machine, &other, 0x2000, 1));
+    assert_eq!(invalidations(&unmap(&machine, &vm, 0x20_0000, 512)), [Step::Vmid]);
+    assert_eq!(invalidations(&unmap(&machine, &vm, 0x2000, 1)), [Step::Vmid]);
+}
+
+#[test]
+fn a_flush_of_all_is_these_steps() {
+    let (machine, vm) = vm_with(Config { repeat: true, ..PLAIN });
+    vm.flush_all(&machine);
+    let steps = [Step::DsbIsh, Step::Enter, Step::Vmid, Step::DsbIsh, Step::Repeat, Step::Isb];
+    assert_eq!(machine.take_steps(), [&steps[..], &[Step::Leave]].concat());
+}

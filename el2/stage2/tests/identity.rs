@@ -301,10 +301,28 @@ fn answers_faults_by_what_the_table_says_now() {
     }
 }
 
+/// Splits every block of a range that begins 4 KiB late; returns how many tables that took.
+fn tables_for(bytes: u64) -> u64 {
+    let machine = Machine::new((bytes / (2 * MIB)) as usize + 32);
+    let (host, _) = host(&machine, Config::default());
+    let start = GIB + 4096;
+    host.map(&machine, Ipa(start), Ipa(start + bytes), Attributes::HOST_RAM).unwrap();
+    for page in (start..start + bytes).step_by(2 * MIB as usize) {
+        host.take_page(&machine, Ipa(page)).unwrap();
+    }
+    machine.allocated.get() as u64
+}
+
 #[test]
+#[cfg_attr(miri, ignore = "slow under Miri")]
 fn knows_how_many_tables_splitting_everything_takes() {
-    // 1 GiB that begins 4 KiB late: 512 + 1 tables of pages (the edges are tables from the start),
-    // and 2 of blocks.
-    assert!(Identity::split_tables(GIB, 1) >= 515);
-    assert!(Identity::split_tables(GIB, 1) < 530);
+    for bytes in [512 * MIB, GIB, 3 * GIB] {
+        let bound = Identity::split_tables(bytes, 1);
+        let taken = tables_for(bytes);
+        assert!(bound >= taken, "{bytes:#x}: {bound} and not {taken}");
+        assert!(bound < taken + 16, "{bytes:#x}: {bound} for {taken}");
+    }
+    // 512 tables of pages and one of blocks for each GiB, and a few for the edges of each range.
+    assert!((64 * 513..64 * 513 + 64).contains(&Identity::split_tables(64 * GIB, 4)));
+    assert!(Identity::split_tables(GIB, 9) >= 513 + 9 * 3);
 }

@@ -151,3 +151,129 @@ fn an_unmap_leaves_a_table_in_which_a_split_is_under_way() {
     assert_eq!(vm.unmap(&machine, all, &mut NoDirty), Outcome::done(GIB / PAGE));
     assert_eq!(machine.raw(support::TABLES, 0), 0);
 }
+
+/// Runs `first` on one CPU, and `second` on another while the invalidation of `first` is under way: no write
+/// to the hot pages may be let through once `second` has returned.
+fn meets(
+    machine: &Machine,
+    vm: &Rc<Stage2>,
+    first: fn(&Machine, &Stage2),
+    second: fn(&Machine, &Stage2),
+) {
+    let (other, done) = (vm.clone(), Rc::new(Cell::new(false)));
+    let is_done = done.clone();
+    machine.watch(move |machine, step| {
+        if step == Step::DsbIsh && !done.replace(true) {
+            let cpu = machine.cpu.replace(1);
+            second(machine, &other);
+            machine.tlb.borrow().as_ref().unwrap().assert_no_writes(IPA, IPA + 4 * MIB);
+            machine.cpu.set(cpu);
+        }
+    });
+    first(machine, vm);
+    machine.unwatch();
+    assert!(is_done.get(), "they met");
+}
+
+fn harvest_64(machine: &Machine, vm: &Stage2) {
+    let range = vm.range(Ipa(IPA), 64).unwrap();
+    assert_eq!(vm.harvest(machine, range, |_, _| {}), Outcome::done(64));
+}
+
+fn protect_64(machine: &Machine, vm: &Stage2) {
+    assert_eq!(vm.write_protect(machine, vm.range(Ipa(IPA), 64).unwrap()), Outcome::done(64));
+}
+
+fn harvest_blocks(machine: &Machine, vm: &Stage2) {
+    let range = vm.range(Ipa(IPA), 1024).unwrap();
+    assert_eq!(vm.harvest(machine, range, |_, _| {}), Outcome::done(1024));
+}
+
+fn protect_blocks(machine: &Machine, vm: &Stage2) {
+    assert_eq!(vm.write_protect(machine, vm.range(Ipa(IPA), 1024).unwrap()), Outcome::done(1024));
+}
+
+/// A call that finds pages clean, or protected, because another is just making them so, waits for that
+/// invalidation: what its caller copies now is complete.
+#[test]
+fn who_finds_pages_done_waits_for_the_invalidation() {
+    for call in [harvest_64, protect_64] {
+        let (machine, vm) = vm();
+        map_now(&machine, &vm, map(IPA, PA, 64, RW));
+        meets(&machine, &vm, call, call);
+    }
+}
+
+/// The same with the last 64 of more, after 64 that the call did itself.
+#[test]
+fn what_the_last_word_was_like_says_nothing_of_the_next() {
+    fn harvest_all(machine: &Machine, vm: &Stage2) {
+        let range = vm.range(Ipa(IPA - 64 * PAGE), 128).unwrap();
+        assert_eq!(vm.harvest(machine, range, |_, _| {}), Outcome::done(128));
+    }
+    fn protect_all(machine: &Machine, vm: &Stage2) {
+        let range = vm.range(Ipa(IPA - 64 * PAGE), 128).unwrap();
+        assert_eq!(vm.write_protect(machine, range), Outcome::done(128));
+    }
+    type Call = fn(&Machine, &Stage2);
+    let pairs: [(Call, Call); 2] = [(harvest_64, harvest_all), (protect_64, protect_all)];
+    for (first, second) in pairs {
+        let (machine, vm) = vm();
+        map_now(&machine, &vm, map(IPA - 64 * PAGE, PA - 64 * PAGE, 128, RW));
+        meets(&machine, &vm, first, second);
+    }
+}
+
+#[test]
+fn who_finds_blocks_done_waits_for_the_invalidation() {
+    for call in [harvest_blocks, protect_blocks] {
+        let (machine, vm) = vm();
+        map_now(&machine, &vm, Map { level: Level::L2, ..map(IPA, PA, 1024, RW) });
+        meets(&machine, &vm, call, call);
+    }
+}
+
+/// An unmap that finds no table where another has just unlinked one is not done before that one's
+/// invalidation: its caller gives the memory away.
+#[test]
+fn who_finds_a_table_gone_waits_for_the_invalidation() {
+    let (machine, vm) = vm();
+    map_now(&machine, &vm, map(IPA, PA, 512, RW));
+    meets(&machine, &vm, unmap_512, |machine, vm| {
+        unmap_512(machine, vm);
+        machine.tlb.borrow().as_ref().unwrap().assert_unreachable(machine, IPA, 2 * MIB, PA);
+    });
+}
+
+fn unmap_512(machine: &Machine, vm: &Stage2) {
+    let all = vm.range(Ipa(IPA), 512).unwrap();
+    while vm.unmap(machine, all, &mut NoDirty) != Outcome::done(512) {}
+}
+
+/// A harvest that has cleaned a block further on when one before it is split says it all the same, and of no
+/// other block.
+#[test]
+fn a_harvest_keeps_what_it_found_behind_a_block_that_is_split() {
+    let (machine, vm) = vm();
+    let pages = 16 * 512;
+    map_now(&machine, &vm, Map { level: Level::L2, ..map(IPA, PA, pages, RW | MAP_CLEAN) });
+    write(&machine, &vm, IPA + 9 * 2 * MIB);
+    let other = vm.clone();
+    // Two looks at groups for where the blocks end, then those for what is left of them.
+    let split: support::Meanwhile = Box::new(move |machine| {
+        let fifth = other.range(Ipa(IPA + 5 * 2 * MIB), 512).unwrap();
+        assert_eq!(other.split_range(machine, fifth, Level::L3), Outcome::done(512));
+    });
+    *machine.before_look.borrow_mut() = Some((3, split));
+    let mut dirty = Vec::new();
+    for _ in 0..2 {
+        let range = vm.range(Ipa(IPA), pages).unwrap();
+        let outcome = vm.harvest(&machine, range, |index, word| {
+            let bits = (0..64).filter(|bit| word >> bit & 1 != 0);
+            dirty.extend(bits.map(|bit| index as u64 * 64 + bit));
+        });
+        assert_eq!(outcome, Outcome::done(pages));
+    }
+    assert!(machine.before_look.borrow().is_none(), "it met the split");
+    assert_eq!(dirty, (9 * 512..10 * 512).collect::<Vec<_>>());
+}

@@ -178,3 +178,29 @@ fn a_search_that_was_cut_short_finds_what_became_empty_behind_it() {
         assert_eq!(map_at_last(&machine, &vm, wanted), Outcome::done(1), "round {round}");
     }
 }
+
+/// What another CPU may take meanwhile is no reason to give up: a search that has found a table goes around
+/// the whole tree once more, also where the table above it stays.
+#[test]
+fn a_search_that_found_a_table_begins_anew() {
+    let (machine, vm) = vm();
+    let last = 1024 * GIB - 6 * MIB;
+    for ipa in [last - 2 * MIB, last] {
+        assert_eq!(map_now(&machine, &vm, ipa, 1), Outcome::done(1));
+    }
+    unmap(&machine, &vm, last, 1);
+    machine.keep_free(0);
+    machine.interrupt_after.set(Some(0));
+    let retry = Outcome::stopped(0, Error::Retry);
+    let found = |_: &u32| {
+        assert_eq!(map_now(&machine, &vm, 0, 1), retry);
+        machine.stat(Stat::TablesReclaimed) != 0
+    };
+    assert!((0..20_000).find(found).is_some());
+    pass(&machine, &vm);
+    machine.keep_free(0);
+    for _ in 0..10 {
+        assert_eq!(map_now(&machine, &vm, 0, 1), retry, "the rest of the tree is left to search");
+    }
+    assert_eq!(map_at_last(&machine, &vm, 0), Outcome::stopped(0, Error::NoMemory));
+}

@@ -425,3 +425,28 @@ fn bits_of_a_block_never_run_ahead_of_the_progress() {
     assert_eq!(u64::from(told), outcome.pages, "a bit for each page done, and no other");
     assert!(outcome.pages > 0);
 }
+
+/// A table waits for the CPUs that were inside when it went, not for those of one that went before.
+#[test]
+fn a_table_that_goes_later_waits_for_later_cpus() {
+    let (machine, vm) = vm();
+    for ipa in [0, GIB] {
+        assert_eq!(vm.map(&machine, &map(ipa, 0x8000_0000, 1, RW)), Outcome::done(1));
+    }
+    let before = machine.allocated.get();
+    assert_eq!(unmap(&machine, &vm, 0, 512), Outcome::done(512));
+    assert!(!vm.reap(&machine), "the snapshot: CPU 0 is inside, CPU 2 isn't");
+    machine.presence.borrow_mut()[2] += 1;
+    assert_eq!(unmap(&machine, &vm, GIB, 512), Outcome::done(512));
+    for _ in 0..4 {
+        machine.reenter();
+        assert!(!vm.reap(&machine));
+    }
+    assert_eq!(machine.allocated.get(), before - 1, "the first is free, CPU 2 may hold the second");
+    machine.presence.borrow_mut()[2] += 1;
+    for _ in 0..2 {
+        machine.reenter();
+        let _ = vm.reap(&machine);
+    }
+    assert_eq!(machine.allocated.get(), before - 2);
+}

@@ -11,6 +11,7 @@ pub mod tlb;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use tlb::LazyTlb;
+use verdigris_stage2::sweep::GROUP;
 use verdigris_stage2::{
     Cache, Config, Counters, Cpus, Descriptor, Entry, Error, Geometry, Ipa, Level, Pa, PageSource,
     Removed, Root, Shares, Stage2, Stat, Table, TableMemory, TablePage, Tlb,
@@ -42,7 +43,7 @@ pub enum Step {
 /// What a test looks at, or does as another CPU, while the engine works.
 type Watch = Box<dyn Fn(&Machine, Step)>;
 /// The same, once.
-type Meanwhile = Box<dyn FnOnce(&Machine)>;
+pub type Meanwhile = Box<dyn FnOnce(&Machine)>;
 
 pub struct Machine {
     /// Each its own allocation, which is what keeps Miri fast.
@@ -66,6 +67,11 @@ pub struct Machine {
     pub interrupt_after: Cell<Option<u64>>,
     /// What another CPU does when this one looks at interrupts next: between two stretches of leaves.
     pub meanwhile: RefCell<Option<Meanwhile>>,
+    /// What another CPU does before this one looks at the n-th group of eight entries from now on.
+    pub before_look: RefCell<Option<(usize, Meanwhile)>>,
+    /// The step before, and whether the VMID was read right after a `dsb ish`.
+    last: Cell<Option<Step>>,
+    is_ordered: Cell<bool>,
 }
 
 impl Machine {
@@ -89,6 +95,9 @@ impl Machine {
             presence: RefCell::new(vec![1, 0, 0, 0]),
             interrupt_after: Cell::new(None),
             meanwhile: RefCell::default(),
+            before_look: RefCell::default(),
+            last: Cell::new(None),
+            is_ordered: Cell::new(false),
         }
     }
 
@@ -173,20 +182,48 @@ impl Machine {
         true
     }
 
+    /// Takes note of a step. An invalidation for other CPUs acts on the VMID that was read at `Enter`, which
+    /// counts only if stores from before it are visible by then (`verdigris_core::vmid`).
     fn step(&self, step: Step) {
         self.steps.borrow_mut().push(step);
+        match step {
+            Step::Enter => self.is_ordered.set(self.last.get() == Some(Step::DsbIsh)),
+            Step::Ipa(..) | Step::Range(..) | Step::Stage1 | Step::Vmid => {
+                assert!(self.is_ordered.get(), "the VMID was read before a `dsb ish`: {step:?}");
+            }
+            _ => {}
+        }
         if let Some(tlb) = self.tlb.borrow_mut().as_mut() {
             tlb.step(self, step);
         }
         if let Some(watch) = self.watch.borrow().as_ref() {
             watch(self, step);
         }
+        // What another CPU did meanwhile is no step of this one.
+        self.last.set(Some(step));
+    }
+
+    /// Lets another CPU do something.
+    fn as_other_cpu(&self, act: Meanwhile) {
+        let cpu = self.cpu.replace(1);
+        act(self);
+        self.cpu.set(cpu);
     }
 }
 
 impl TableMemory for Machine {
     fn table(&self, page: TablePage) -> &Table {
         &self.tables[((page.pa().0 - TABLES) / 4096) as usize]
+    }
+
+    fn any_bits(&self, group: &[Entry; GROUP]) -> u64 {
+        let next = self.before_look.take();
+        match next {
+            Some((1, act)) => self.as_other_cpu(act),
+            Some((left, act)) => *self.before_look.borrow_mut() = Some((left - 1, act)),
+            None => {}
+        }
+        group.iter().fold(0, |bits, entry| bits | entry.read().raw())
     }
 }
 
@@ -281,9 +318,7 @@ impl Cpus for Machine {
     fn interrupt_pending(&self) -> bool {
         let act = self.meanwhile.take();
         if let Some(act) = act {
-            let cpu = self.cpu.replace(1);
-            act(self);
-            self.cpu.set(cpu);
+            self.as_other_cpu(act);
         }
         match self.interrupt_after.get() {
             None => false,
