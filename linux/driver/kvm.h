@@ -210,8 +210,10 @@ struct vg_vcpu;
  * @is_registered: @mn has to be unregistered
  * @mm_gone: the address space is being torn down: nothing is mapped any more
  * @is_bugged: the firmware answered what it must not: vCPUs don't run
+ * @coalesced: the page that coalesced MMIO will have, shown behind each vCPU's own
  * @invalidations: what is being taken away
  * @pages: memory given to the firmware
+ * @link: in the list of all VMs, see lifecycle.c
  * @flush_work: ends an ageing pass
  * @flush_since: when the first window after the last flush was fetched, in jiffies
  * @fetched_last: when the last one was
@@ -243,9 +245,11 @@ struct vg_vm {
 	bool is_registered;
 	bool mm_gone;
 	bool is_bugged;
+	void *coalesced;
 	struct vg_invalidations invalidations;
 	struct vg_pages pages;
 
+	struct list_head link;
 	struct delayed_work flush_work;
 	unsigned long flush_since;
 	unsigned long fetched_last;
@@ -368,6 +372,7 @@ void vg_vm_get(struct vg_vm *vm);
 void vg_vm_put(struct vg_vm *vm);
 void vg_vm_bug(struct vg_vm *vm, const char *what, long status); /* by a task, with interrupts on; never sleeps */
 unsigned int vg_ipa_bits_limit(void);
+void vg_vm_end_runs(struct vg_vm *vm);
 bool vg_has_forced_write_back(void);
 int vg_vms_live(void);
 

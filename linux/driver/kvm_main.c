@@ -72,7 +72,6 @@ static struct miscdevice kvm_device = {
 	.minor = KVM_MINOR,
 	.name = "kvm",
 	.fops = &kvm_fops,
-	.mode = 0666,
 };
 
 static int vms_get(void *unused, u64 *value)

@@ -29,6 +29,8 @@
 
 /* log2 of the pages of a chunk that is given for tables, where there is one. */
 #define CHUNK_ORDER 3
+/* How often the end of a VM waits for a page, of 10 to 100 us each. */
+#define RELEASE_PATIENCE 100
 
 /* How many chunks in a row may be foreign before other memory is asked for. */
 #define FOREIGN_TRIES 16
@@ -84,7 +86,26 @@ u64 vg_pages_shares(void)
 void vg_pages_init(struct vg_pages *pages)
 {
 	mutex_init(&pages->lock);
-	xa_init(&pages->chunks);
+	xa_init_flags(&pages->chunks, XA_FLAGS_ACCOUNT);
+}
+
+/*
+ * Marks pages as not there for whoever reads all of memory: /proc/kcore, hibernation,
+ * makedumpfile.  The kernel's readers are kept out while the mark changes.
+ */
+static void mark_away(struct page *page, unsigned int count)
+{
+	page_offline_begin();
+	for (unsigned int i = 0; i < count; i++)
+		__SetPageOffline(page + i);
+	page_offline_end();
+}
+
+static void mark_back(struct page *page)
+{
+	page_offline_begin();
+	__ClearPageOffline(page);
+	page_offline_end();
 }
 
 /*
@@ -130,6 +151,7 @@ static struct page *chunk_new(struct vg_vm *vm, unsigned int order, gfp_t extra)
 	split_page(page, order);
 	old = xa_store(&vm->pages.chunks, page_to_pfn(page), xa_mk_value(order), GFP_KERNEL);
 	if (!xa_is_err(old)) {
+		mark_away(page, BIT(order));
 		vg_add(vm, VG_STAT_PAGES_DONATED, BIT(order));
 		atomic_long_add(BIT(order), &donated_pages);
 		show(page, order, 1);
@@ -207,30 +229,35 @@ int vg_pages_donate(struct vg_vm *vm, unsigned int count)
 	return ret;
 }
 
-/* A map that will be refused may have a share in the page for a moment, see vg_call_give(). */
-static bool is_free(phys_addr_t pa)
+/*
+ * A map that will be refused may have a share in the page for a moment, see
+ * vg_call_give().  @patience is that of the whole VM: where many pages are kept
+ * back, each is looked at once.
+ */
+static bool is_free(phys_addr_t pa, unsigned int *patience)
 {
-	unsigned int tries = 100;
-
 	while (!verdigris_page_is_free(pa)) {
-		if (!--tries)
+		if (!*patience)
 			return false;
+		(*patience)--;
 		usleep_range(10, 100);
 	}
 	return true;
 }
 
 /* Frees what may be freed of a chunk, and counts what may not. */
-static unsigned long chunk_free(struct page *page, unsigned int order)
+static unsigned long chunk_free(struct page *page, unsigned int order, unsigned int *patience)
 {
 	unsigned long i, lost = 0;
 
 	show(page, order, -1);
 	for (i = 0; i < BIT(order); i++) {
-		if (is_free(page_to_phys(page + i)))
+		if (is_free(page_to_phys(page + i), patience)) {
+			mark_back(page + i);
 			__free_page(page + i);
-		else
+		} else {
 			lost++;
+		}
 	}
 	return lost;
 }
@@ -242,10 +269,11 @@ static unsigned long chunk_free(struct page *page, unsigned int order)
 void vg_pages_release(struct vg_vm *vm)
 {
 	unsigned long pfn, lost = 0, all = 0;
+	unsigned int patience = RELEASE_PATIENCE;
 	void *entry;
 
 	xa_for_each(&vm->pages.chunks, pfn, entry) {
-		lost += chunk_free(pfn_to_page(pfn), xa_to_value(entry));
+		lost += chunk_free(pfn_to_page(pfn), xa_to_value(entry), &patience);
 		all += BIT(xa_to_value(entry));
 		cond_resched();
 	}

@@ -99,9 +99,16 @@ static vm_fault_t vcpu_fault(struct vm_fault *vmf)
 {
 	struct vg_vcpu *vcpu = vmf->vma->vm_file->private_data;
 
-	if (vmf->pgoff)
+	switch (vmf->pgoff) {
+	case 0:
+		vmf->page = virt_to_page(vcpu->run);
+		break;
+	case KVM_COALESCED_MMIO_PAGE_OFFSET:
+		vmf->page = virt_to_page(vcpu->vm->coalesced);
+		break;
+	default:
 		return VM_FAULT_SIGBUS;
-	vmf->page = virt_to_page(vcpu->run);
+	}
 	get_page(vmf->page);
 	return 0;
 }

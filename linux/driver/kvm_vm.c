@@ -20,6 +20,7 @@
 
 #include "calls.h"
 #include "kvm.h"
+#include "lifecycle.h"
 
 /* Address bits of a VM whose type doesn't say. */
 #define DEFAULT_IPA_BITS 40
@@ -48,7 +49,20 @@ int vg_vms_live(void)
  */
 void vg_vm_bug(struct vg_vm *vm, const char *what, long status)
 {
-	WARN_ONCE(1, "verdigris: %s of VM %llu answered %ld\n", what, vm->handle, status);
+	/* Of a VM that was ended with all others nothing else is to be expected. */
+	if (!vg_life_is_over())
+		WARN_ONCE(1, "verdigris: %s of VM %llu answered %ld\n", what, vm->handle, status);
+	vg_vm_end_runs(vm);
+}
+
+/**
+ * vg_vm_end_runs() - ends all runs of a VM for good
+ * @vm: the VM
+ *
+ * Its ioctls answer -EIO from now on, and no vCPU is inside the guest.
+ */
+void vg_vm_end_runs(struct vg_vm *vm)
+{
 	WRITE_ONCE(vm->is_bugged, true);
 	vg_vcpu_kick_all(vm);
 }
@@ -73,6 +87,7 @@ static void end_in_firmware(struct vg_vm *vm)
 static void vm_free(struct vg_vm *vm)
 {
 	cleanup_srcu_struct(&vm->srcu);
+	free_page((unsigned long)vm->coalesced);
 	mmdrop(vm->mm);
 	mutex_destroy(&vm->lock);
 	mutex_destroy(&vm->slots_lock);
@@ -84,6 +99,7 @@ static void vm_end(struct kref *users)
 {
 	struct vg_vm *vm = container_of(users, struct vg_vm, users);
 
+	vg_life_remove(vm);
 	vg_notifier_unregister(vm);
 	vg_age_stop(vm);
 	end_in_firmware(vm);
@@ -181,6 +197,7 @@ static void vm_init(struct vg_vm *vm, unsigned int ipa_bits)
 	vg_pages_init(&vm->pages);
 	vg_age_init(vm);
 	vg_count_init(vm);
+	vg_life_add(vm);
 	snprintf(vm->stats_id, sizeof(vm->stats_id), "kvm-%d", task_pid_nr(current));
 	atomic_inc(&live_vms);
 }
@@ -192,8 +209,10 @@ static struct vg_vm *vm_new(unsigned int ipa_bits)
 
 	if (!vm)
 		return ERR_PTR(-ENOMEM);
-	ret = init_srcu_struct(&vm->srcu);
+	vm->coalesced = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	ret = vm->coalesced ? init_srcu_struct(&vm->srcu) : -ENOMEM;
 	if (ret) {
+		free_page((unsigned long)vm->coalesced);
 		kmem_cache_free(vg_vm_cache, vm);
 		return ERR_PTR(ret);
 	}
@@ -329,11 +348,15 @@ int vg_vm_create(unsigned long type)
 {
 	int ipa_bits = ipa_bits_of(type);
 	struct vg_vm *vm;
-	int fd;
+	int ret, fd;
 
 	if (ipa_bits < 0)
 		return ipa_bits;
+	ret = vg_life_begin();
+	if (ret)
+		return ret;
 	vm = vm_new(ipa_bits);
+	vg_life_begun();
 	if (IS_ERR(vm))
 		return PTR_ERR(vm);
 	fd = anon_inode_getfd("kvm-vm", &vm_fops, vm, O_RDWR | O_CLOEXEC);

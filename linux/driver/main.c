@@ -13,6 +13,7 @@
 
 #include "firmware.h"
 #include "kvm.h"
+#include "lifecycle.h"
 #include "raw.h"
 
 /* The interface counts in pages of 4 KiB, and so does this driver. */
@@ -36,10 +37,15 @@ static int __init verdigris_init(void)
 	ret = verdigris_host_reset();
 	if (ret)
 		return ret;
+	ret = vg_life_register();
+	if (ret)
+		return ret;
 	if (raw) {
 		ret = raw_register();
-		if (ret)
+		if (ret) {
+			vg_life_unregister();
 			return ret;
+		}
 	}
 	/*
 	 * Last, because it may be opened at once, and then nothing may fail any more.
@@ -57,6 +63,7 @@ static void __exit verdigris_exit(void)
 		vg_kvm_unregister();
 	if (raw)
 		raw_unregister();
+	vg_life_unregister();
 }
 module_exit(verdigris_exit);
 

@@ -22,6 +22,7 @@
 #include <linux/uaccess.h>
 
 #include "firmware.h"
+#include "lifecycle.h"
 #include "raw.h"
 
 static_assert(sizeof(struct verdigris_raw_call) == sizeof(struct arm_smccc_1_2_regs));
@@ -65,13 +66,21 @@ static int raw_release(struct inode *inode, struct file *filp)
 static long raw_ioctl_call(struct raw_file *file, void __user *user)
 {
 	struct arm_smccc_1_2_regs args, res;
+	int ret;
 
+	if (vg_life_is_over())
+		return -ENODEV;
 	if (copy_from_user(&args, user, sizeof(args)))
 		return -EFAULT;
-	if (raw_vms_concerned(args.a0))
+	if (raw_vms_concerned(args.a0)) {
+		ret = vg_life_begin();
+		if (ret)
+			return ret;
 		raw_vms_call(file, &args, &res);
-	else
+		vg_life_begun();
+	} else {
 		arm_smccc_1_2_hvc(&args, &res);
+	}
 	return copy_to_user(user, &res, sizeof(res)) ? -EFAULT : 0;
 }
 

@@ -38,6 +38,7 @@ bool raw_vms_concerned(u64 function);
 void raw_vms_call(struct raw_file *file, const struct arm_smccc_1_2_regs *args,
 		  struct arm_smccc_1_2_regs *res);
 void raw_vms_release(struct raw_file *file, bool abandon);
+bool raw_vms_live(void);
 
 void raw_snapshot(struct verdigris_raw_snapshot *snapshot);
 

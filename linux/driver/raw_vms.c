@@ -102,3 +102,18 @@ void raw_vms_release(struct raw_file *file, bool abandon)
 	}
 	mutex_unlock(&vms_lock);
 }
+
+/**
+ * raw_vms_live() - tells whether files of the device have VMs
+ *
+ * Return: true if there is one.
+ */
+bool raw_vms_live(void)
+{
+	bool found;
+
+	mutex_lock(&vms_lock);
+	found = memchr_inv(vm_file, 0, sizeof(vm_file));
+	mutex_unlock(&vms_lock);
+	return found;
+}
