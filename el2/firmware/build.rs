@@ -13,6 +13,8 @@ fn main() {
         "-znotext".into(),
         "-znorelro".into(),
         "--build-id=none".into(),
+        // A wrong address behind an ADRP at the end of a page (Cortex-A53 up to r0p4).
+        "--fix-cortex-a53-843419".into(),
     ] {
         println!("cargo::rustc-link-arg-bins={argument}");
     }

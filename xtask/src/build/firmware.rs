@@ -49,7 +49,8 @@ pub fn firmware(profile: Profile) -> Result<Firmware> {
     cargo.env("RUSTC_BOOTSTRAP", "1");
     cargo.args(["build", "--package", "verdigris-firmware", "--profile", name]);
     cargo.args(["--target", BARE_METAL, "-Zbuild-std=core"]);
-    let flags = r#"rustflags=["-Zbranch-protection=bti,pac-ret"]"#;
+    // The compiler's half of what a Cortex-A53 up to r0p4 needs; the linker's is in the firmware's build.rs.
+    let flags = r#"rustflags=["-Zbranch-protection=bti,pac-ret", "-Ctarget-feature=+fix-cortex-a53-835769"]"#;
     cargo.arg("--config").arg(format!("target.{BARE_METAL}.{flags}"));
     progress::step(&format!("building the firmware ({name})"), || command::run(&mut cargo))?;
     let elf = paths::target().join(BARE_METAL).join(name).join("verdigris-firmware");

@@ -37,6 +37,11 @@ names! {
     AT = Sys "at s1e1r" 1 0 7 8 0;
     IC_LOCAL = Sys "ic iallu" 1 0 7 5 0;
     IC_ALL = Sys "ic ialluis" 1 0 7 1 0;
+    // SPE, TRBE and TRF, BRBE.
+    WRITE_SAMPLING = Msr "pmscr_el1" 3 0 9 9 0;
+    WRITE_SAMPLES = Msr "pmblimitr_el1" 3 0 9 10 0;
+    WRITE_TRACING = Msr "trfcr_el1" 3 0 1 2 1;
+    WRITE_TRACE = Msr "trblimitr_el1" 3 0 9 11 0;
     TLBI_STAGE1 = Sys "tlbi vmalle1is" 1 0 8 3 0;
     TLBI_VMID = Sys "tlbi vmalls12e1is" 1 4 8 3 6;
     TLBI_ALL = Sys "tlbi alle1is" 1 4 8 3 4;
@@ -148,6 +153,39 @@ const ORDERS: &[Order] = &[
         after: &[WRITE_TCR],
         steps: &[Isb, WRITE_SCTLR, Isb, WRITE_VTCR, WRITE_VTTBR, Isb],
         before: &[Return],
+        at_least: 1,
+    },
+    // profiling.rs
+    Order {
+        why: "samples have stopped and are in memory before their buffer goes, and that is in force",
+        inside: "Stopped::begin",
+        after: &[WRITE_SAMPLING],
+        steps: &[Isb, PsbCsync, DsbNsh, WRITE_SAMPLES, Isb],
+        before: &[Return, WRITE_TRACING],
+        at_least: 1,
+    },
+    Order {
+        why: "a trace buffer that goes is drained first, and that is in force",
+        inside: "Stopped::begin",
+        after: &[WRITE_TRACE],
+        steps: &[Isb],
+        before: &[Return],
+        at_least: 1,
+    },
+    Order {
+        why: "a trace buffer goes on in the context of its owner, and before trace does",
+        inside: "Stopped::end",
+        after: &[WRITE_TRACE],
+        steps: &[Isb, WRITE_TRACING],
+        before: &[Return],
+        at_least: 1,
+    },
+    Order {
+        why: "a sample buffer goes on in the context of its owner, and before sampling does",
+        inside: "Stopped::end",
+        after: &[WRITE_SAMPLES],
+        steps: &[Isb, WRITE_SAMPLING],
+        before: &[Return, WRITE_TRACE],
         at_least: 1,
     },
     // switch.rs
@@ -271,6 +309,34 @@ const STRAIGHT: &[Straight] = &[
         marks: &[WRITE_TCR, Isb, WRITE_SCTLR, Isb, WRITE_VTCR, WRITE_VTTBR, Isb],
         always: false,
         at_least: 2,
+    },
+    Straight {
+        why: "a trace buffer is drained before it goes, twice on some parts (erratum)",
+        inside: "Stopped::begin",
+        marks: &[TsbCsync, DsbNsh, WRITE_TRACE],
+        always: false,
+        at_least: 1,
+    },
+    Straight {
+        why: "the context of its owner is in force before a buffer goes on",
+        inside: "Stopped::end",
+        marks: &[Isb, WRITE_SAMPLES, Isb, WRITE_SAMPLING],
+        always: false,
+        at_least: 1,
+    },
+    Straight {
+        why: "the context of its owner is in force before a buffer goes on",
+        inside: "Stopped::end",
+        marks: &[Isb, WRITE_TRACE, Isb],
+        always: false,
+        at_least: 1,
+    },
+    Straight {
+        why: "HCR_EL2 is written between barriers (erratum), on the way in, on the way out, and at first",
+        inside: "",
+        marks: &[DsbNsh, WRITE_HCR, Isb],
+        always: false,
+        at_least: 4,
     },
     Straight {
         why: "walks are on again after both contexts are whole (erratum), TCR_EL1 last",

@@ -27,6 +27,10 @@ pub enum Mark {
     DmbIsh,
     /// `isb`.
     Isb,
+    /// `psb csync`.
+    PsbCsync,
+    /// `tsb csync`.
+    TsbCsync,
     /// A SYS instruction (TLBI, IC, AT), with its name.
     Sys(&'static str, u32),
     /// Any TLBI.
@@ -79,6 +83,9 @@ impl Mark {
             Self::DsbIshst => barrier(4, &[0b1111, 0b1011, 0b1110, 0b1010]),
             Self::DmbIsh => barrier(5, &[0b1111, 0b1011]) || barrier(4, &[0b1111, 0b1011]),
             Self::Isb => word & 0xffff_f0ff == 0xd503_30df,
+            // "Hints": HINT #17 and #18.
+            Self::PsbCsync => word == 0xd503_223f,
+            Self::TsbCsync => word == 0xd503_225f,
             Self::Sys(_, code) | Self::Msr(_, code) => word & ALL_BUT_RT == SYSTEM | code,
             Self::Mrs(_, code) => word & ALL_BUT_RT == SYSTEM | READ | code,
             Self::AnyTlbi => is_tlbi(word),

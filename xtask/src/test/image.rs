@@ -1,16 +1,17 @@
 //! Reads the instructions of the release firmware.
 //!
-//! Three promises are about instructions and not about source text: that the atomic at the heart of
+//! Four promises are about instructions and not about source text: that the atomic at the heart of
 //! ageing is a load-exclusive/store-exclusive loop, whatever the compiler thinks of the CPU; that EL2
-//! leaves the host's FP and SIMD registers alone outside of the one place that switches them; and that
-//! barriers and TLB invalidations come in the order that the table in `barriers.rs` has.
+//! leaves the host's FP and SIMD registers alone outside of the one place that switches them; that barriers and
+//! TLB invalidations come in the order that the table in `barriers.rs` has; and that no sequence is among them
+//! which a Cortex-A53 gets wrong (`cortex_a53.rs`).
 
 use anyhow::{Context as _, Result, bail, ensure};
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind};
 
 use super::flow::Instruction;
 use super::instructions::{Access, Class, classify};
-use super::{Context, barriers, tally::Tally};
+use super::{Context, barriers, cortex_a53, tally::Tally};
 use crate::build::Profile;
 
 /// The functions that clear access flags, kept out of line under these names.
@@ -26,6 +27,8 @@ pub fn test(context: &Context, tally: &mut Tally) -> Result<()> {
     let code = Code::read(&elf)?;
     tally.judge("test_and_clear_young is an exclusive loop", &check_ageing(&code));
     tally.judge("no FP or SIMD instruction outside the switch", &check_floating_point(&code));
+    let cortex_a53 = cortex_a53::check(&code.instructions);
+    tally.judge("no sequence that a Cortex-A53 gets wrong", &cortex_a53);
     barriers::check(&code, tally);
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! for those who look at nothing else.
 
 mod barriers;
+mod cortex_a53;
 mod crash;
 mod driver;
 mod flow;
