@@ -82,6 +82,8 @@ pub struct Trial {
     pub overlays: Vec<PathBuf>,
     /// A command line for the host.
     pub command: String,
+    /// Where it waits for a debugger, if it does.
+    pub gdb_port: Option<u16>,
     /// How long the machine may run.
     pub timeout: Duration,
 }
@@ -98,6 +100,7 @@ impl Trial {
             vmm: false,
             overlays: Vec::new(),
             command: command.to_owned(),
+            gdb_port: None,
             timeout: TIMEOUT,
         }
     }
@@ -269,8 +272,8 @@ impl Lab {
             Host { kernel: self.kernel.clone(), ramdisk: ramdisk.clone(), args: HOST_ARGS.into() };
         let boot = self.boot(trial, host)?;
         let machine = trial.machine.clone();
-        let invocation =
-            Invocation { machine, boot, disk: None, gdb_port: None, interactive: false };
+        let gdb_port = trial.gdb_port;
+        let invocation = Invocation { machine, boot, disk: None, gdb_port, interactive: false };
         let session = self.qemu.start(&invocation, &paths::log(&trial.name))?;
         let mut outcome = follow(session, &job.nonce, Some(Instant::now() + trial.timeout), sink)?;
         outcome.complete_tail(&paths::log(&trial.name));

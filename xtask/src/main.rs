@@ -61,7 +61,7 @@ enum Task {
     /// Say what is missing on this machine, and do nothing
     Doctor(doctor::DoctorArgs),
     /// Attach a debugger to a run that waits for one (`run --gdb`)
-    Gdb,
+    Gdb(gdb::GdbArgs),
     /// Write the driver's C header from the interface crate
     Header,
     /// Print completions for a shell, of a command `xtask` (alias xtask='cargo xtask')
@@ -88,7 +88,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Conformance(args) => return conformance::conformance(&args),
         Task::Setup => drop(setup::ensure()?),
         Task::Doctor(args) => return doctor::doctor(&args),
-        Task::Gdb => gdb::gdb()?,
+        Task::Gdb(args) => gdb::gdb(&args)?,
         Task::Header => header::write()?,
         Task::Completions { shell } => complete(shell, &mut std::io::stdout()),
     }

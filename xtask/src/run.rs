@@ -72,9 +72,9 @@ pub struct RunArgs {
     /// Count instructions as time: one CPU, fixed clock and seeds, the same run every time
     #[arg(long)]
     icount: bool,
-    /// Wait for a debugger, and print the line that attaches one
-    #[arg(long)]
-    gdb: bool,
+    /// Wait for a debugger, at this port or a free one, and print the line that attaches one
+    #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true)]
+    gdb: Option<Option<u16>>,
     /// Give up after so many seconds
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -105,9 +105,17 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     job.write_root(&files.ramdisk)?;
     let host = Host { kernel, ramdisk: files.ramdisk.clone(), args: args.host_args() };
     let disk = args.swap.map(|bytes| files.disk(bytes)).transpose()?;
-    let invocation = Invocation { disk, ..args.invocation(firmware.as_ref(), host) };
-    if let Some(firmware) = firmware.as_ref().filter(|_| args.gdb) {
-        println!("Waiting for a debugger; attach one with:\n  {}", gdb::line(firmware));
+    let gdb_port = args.gdb.map(gdb::choose_port).transpose()?;
+    let invocation = Invocation { disk, gdb_port, ..args.invocation(firmware.as_ref(), host) };
+    if let Some((firmware, port)) = firmware.as_ref().zip(gdb_port) {
+        let machine = &invocation.machine;
+        if machine.cpu != args.cpu {
+            println!(
+                "The CPU is {}: gdb can't read return addresses that are signed.",
+                machine.cpu
+            );
+        }
+        println!("Waiting for a debugger; attach one with:\n  {}", gdb::line(firmware, port));
     }
     let log = args.log.clone().unwrap_or_else(|| paths::log("run"));
     let session = qemu.start(&invocation, &log)?;
@@ -126,7 +134,7 @@ fn watch(
     firmware: Option<&Firmware>,
 ) -> Result<Outcome> {
     let symbols = firmware.map_or(Symbols::none(), |firmware| Symbols::open(&firmware.elf));
-    let waits = args.gdb.then_some("waiting for a debugger");
+    let waits = args.gdb.map(|_| "waiting for a debugger");
     let mut display = Display::new(symbols, args.verbose, args.shell, waits);
     if !args.shell && args.script.is_none() && !args.verbose {
         display.keep_kernel_aside();
@@ -207,7 +215,7 @@ impl RunArgs {
         self.script.iter().try_for_each(|file| arguments::script(file))?;
         self.log.iter().try_for_each(|file| arguments::log(file))?;
         ensure!(
-            !self.gdb || self.on == On::Verdigris,
+            self.gdb.is_none() || self.on == On::Verdigris,
             "--gdb is for the firmware, which does not run with --on kvm"
         );
         if let Some(program) = &self.qemu {
@@ -267,7 +275,7 @@ impl RunArgs {
 
     fn machine(&self) -> Machine {
         Machine {
-            cpu: self.cpu.clone(),
+            cpu: if self.gdb.is_some() { gdb::unsigned(&self.cpu) } else { self.cpu.clone() },
             smp: self.smp.unwrap_or(if self.icount { 1 } else { 4 }),
             memory_bytes: self.memory,
             icount: self.icount,
@@ -286,8 +294,7 @@ impl RunArgs {
                 host,
             },
         };
-        let gdb_port = self.gdb.then_some(gdb::PORT);
-        Invocation { machine, boot, disk: None, gdb_port, interactive: self.shell }
+        Invocation { machine, boot, disk: None, gdb_port: None, interactive: self.shell }
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod apt;
 mod apt_source;
+mod gdb;
 mod host;
 mod kernel_source;
 mod libc;
@@ -19,6 +20,7 @@ use std::fs::File;
 
 use anyhow::{Context, Result};
 
+pub use gdb::debugger;
 pub use host::{HostKernel, KernelPackage, NEWEST, busybox};
 pub use kernel_source::KernelSource;
 pub use libc::static_libc;

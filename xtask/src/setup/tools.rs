@@ -108,6 +108,16 @@ impl Tools {
         Ok(command)
     }
 
+    /// Makes a command of a program of a folder, with the libraries beside it.
+    pub fn command_of(folder: &Folder, program: &str) -> Command {
+        let mut command = Command::new(folder.path.join("usr/bin").join(program));
+        command.env("LC_ALL", "C");
+        if let Some(libraries) = library_path(Some(folder)) {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
+        command
+    }
+
     /// Tells what of the compiler is missing.
     pub fn compiler(&self) -> Result<()> {
         for program in ["aarch64-linux-gnu-gcc", "make"] {

@@ -10,6 +10,7 @@ mod crash;
 mod driver;
 mod flow;
 mod fuzz;
+mod gdb;
 mod host;
 mod image;
 mod instructions;
@@ -116,6 +117,7 @@ const PARTS: &[Part] = &[
         Function(pairs::check),
     ),
     part("crash", "a fault of EL2 ends in a report", Function(crash::test)),
+    part("gdb", "a debugger finds its way in the firmware", Function(gdb::test)),
     part("suite", "the hypercall suite in the host", Machines(runs::SUITE)),
     part("icount", "a run that counts instructions is the same each time", Function(pairs::repeat)),
     part(

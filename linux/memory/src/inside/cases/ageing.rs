@@ -164,6 +164,8 @@ fn reclaim_without_answers_takes_anything() {
     assert!(questions > 0 && young == 0, "{young} times young, of {questions} questions");
 }
 
+/// The kernel's own watch of all memory, beside which there can be no other: Linux has it since 6.17.
+const DAMON_STAT: &str = "/sys/module/damon_stat/parameters/enabled";
 const DAMON: &str = "/sys/kernel/mm/damon/admin/kdamonds";
 
 /// Sets DAMON up on all of a guest's data.
@@ -181,6 +183,9 @@ pub(super) fn stop_damon() {
 /// address space after a while); a file for each access that was found.
 pub(super) fn watch(addresses: Range<usize>) {
     let set = |file: &str, text: &str| write(format!("{DAMON}/{file}"), text);
+    if std::path::Path::new(DAMON_STAT).exists() {
+        write(DAMON_STAT, "N");
+    }
     set("nr_kdamonds", "1");
     set("0/contexts/nr_contexts", "1");
     let context = "0/contexts/0";
