@@ -78,6 +78,28 @@ impl Region {
         let above = Self { start: hole.end.min(self.end), end: self.end };
         [below, above].map(|part| Some(part).filter(|region| !region.is_empty()))
     }
+
+    /// Calls `f` with each part that is in none of the holes, from low to high. Holes may come in any
+    /// order, overlap, be empty, and reach past the range.
+    pub fn for_each_outside(
+        self,
+        holes: impl Iterator<Item = Self> + Clone,
+        mut f: impl FnMut(Self),
+    ) {
+        let mut next = self.start;
+        while next < self.end {
+            // The hole that `next` is in is skipped; else the first one behind it ends the part.
+            let inside = holes.clone().filter(|hole| hole.contains_address(next));
+            if let Some(end) = inside.map(|hole| hole.end).max() {
+                next = end;
+                continue;
+            }
+            let behind = holes.clone().filter(|hole| !hole.is_empty() && hole.start > next);
+            let end = behind.map(|hole| hole.start).fold(self.end, Pa::min);
+            f(Self { start: next, end });
+            next = end;
+        }
+    }
 }
 
 impl fmt::Display for Region {
@@ -89,6 +111,7 @@ impl fmt::Display for Region {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec::Vec;
 
     fn region(start: u64, end: u64) -> Region {
         Region::new(Pa(start), Pa(end)).unwrap()
@@ -116,6 +139,34 @@ mod tests {
         assert_eq!(all.without(region(0x2000, 0x3000)), both);
         assert_eq!(all.without(region(0, 0xa000)), [None, None]);
         assert_eq!(all.without(region(0xa000, 0xb000)), [Some(all), None]);
+    }
+
+    #[test]
+    fn an_address_is_inside_from_the_first_to_the_last() {
+        let all = region(0x1000, 0x2000);
+        let inside = [0xfff, 0x1000, 0x1fff, 0x2000].map(|at| all.contains_address(Pa(at)));
+        assert_eq!(inside, [false, true, true, false]);
+        assert!(!region(0x1000, 0x1000).contains_address(Pa(0x1000)));
+    }
+
+    #[test]
+    fn what_is_outside_of_all_holes_comes_from_low_to_high() {
+        let outside = |holes: &[(u64, u64)]| {
+            let mut parts = Vec::new();
+            let holes = holes.iter().map(|&(start, end)| region(start, end));
+            region(10, 50).for_each_outside(holes, |part| parts.push((part.start.0, part.end.0)));
+            parts
+        };
+        assert_eq!(outside(&[]), [(10, 50)]);
+        assert_eq!(outside(&[(20, 30)]), [(10, 20), (30, 50)]);
+        assert_eq!(outside(&[(30, 40), (20, 30)]), [(10, 20), (40, 50)], "they touch");
+        assert_eq!(outside(&[(20, 35), (30, 40), (31, 33)]), [(10, 20), (40, 50)], "and overlap");
+        assert_eq!(outside(&[(0, 15), (45, 60)]), [(15, 45)], "and reach past");
+        assert_eq!(outside(&[(10, 20), (40, 50)]), [(20, 40)]);
+        assert_eq!(outside(&[(20, 20), (10, 10), (50, 50)]), [(10, 50)], "and are empty");
+        assert_eq!(outside(&[(0, 10), (50, 60)]), [(10, 50)], "and are elsewhere");
+        assert_eq!(outside(&[(0, 60)]), []);
+        assert_eq!(outside(&[(11, 12), (49, 50)]), [(10, 11), (12, 49)]);
     }
 
     #[test]

@@ -36,3 +36,17 @@ items! { Register: u64;
 pub const fn sysreg(op0: u64, op1: u64, crn: u64, crm: u64, op2: u64) -> u64 {
     REG_SYS | op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
 }
+
+#[cfg(test)]
+mod tests {
+    use super::sysreg;
+
+    #[test]
+    fn identifiers_hold_the_encoding() {
+        // TPIDR_EL1, CNTV_CVAL_EL0, all ones, op0 alone.
+        assert_eq!(sysreg(3, 0, 13, 0, 4), 0x1_c684);
+        assert_eq!(sysreg(3, 3, 14, 3, 2), 0x1_df1a);
+        assert_eq!(sysreg(3, 7, 15, 15, 7), 0x1_ffff);
+        assert_eq!(sysreg(2, 0, 0, 0, 0), 0x1_8000);
+    }
+}

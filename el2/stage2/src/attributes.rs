@@ -98,13 +98,3 @@ impl Attributes {
         Descriptor::leaf(pa, level, bits | modifier)
     }
 }
-
-/// Returns the level of the leaves that the `MAP_BLOCK_` flags of a call ask for.
-pub const fn leaf_level(flags: u64) -> Result<Level, verdigris_abi::Error> {
-    match (flags & flags::MAP_BLOCK_2M != 0, flags & flags::MAP_BLOCK_1G != 0) {
-        (false, false) => Ok(Level::L3),
-        (true, false) => Ok(Level::L2),
-        (false, true) => Ok(Level::L1),
-        (true, true) => Err(verdigris_abi::Error::Invalid),
-    }
-}

@@ -242,11 +242,6 @@ impl Descriptor {
         if young { Self(self.0 | AF) } else { Self(self.0 & !AF) }
     }
 
-    /// Tells whether reads are allowed: the lower bit of S2AP.
-    pub const fn is_readable(self) -> bool {
-        self.0 & S2AP_READ != 0
-    }
-
     /// Tells whether writes are allowed by the walker: the upper bit of S2AP.
     pub const fn is_writable(self) -> bool {
         self.0 & S2AP_WRITE != 0
@@ -393,7 +388,6 @@ pub fn needs_break(old: Descriptor, new: Descriptor, level: Level) -> bool {
     match (old.kind(level), new.kind(level)) {
         (Kind::Invalid | Kind::Busy, _) | (_, Kind::Invalid | Kind::Busy) => false,
         (Kind::Leaf(from), Kind::Leaf(to)) => from != to || old.memory_type() != new.memory_type(),
-        (Kind::Table(from), Kind::Table(to)) => from != to,
-        (Kind::Table(_), Kind::Leaf(_)) | (Kind::Leaf(_), Kind::Table(_)) => true,
+        (Kind::Table(_), _) | (_, Kind::Table(_)) => true,
     }
 }

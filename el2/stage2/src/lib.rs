@@ -60,7 +60,7 @@ mod split;
 mod unmap;
 
 pub use age::AgeFlush;
-pub use attributes::{Attributes, leaf_level};
+pub use attributes::Attributes;
 pub use descriptor::{Descriptor, Kind, Level};
 pub use dirty::{DirtySink, NoDirty};
 pub use entry::Entry;

@@ -139,13 +139,22 @@ fn memory_is_cut_wherever_the_hole_is() {
 
 /// Edits a machine whose timer has names.
 fn named_timer(names: &[u8], interrupts: &[u32]) -> Result<[Option<Vec<u8>>; 2], EditError> {
+    timer_of(3, names, interrupts)
+}
+
+/// The same with so many cells for each interrupt.
+fn timer_of(
+    interrupt_cells: usize,
+    names: &[u8],
+    interrupts: &[u32],
+) -> Result<[Option<Vec<u8>>; 2], EditError> {
     let mut tree = Builder::default();
     tree.begin("").property("compatible", b"linux,dummy-virt\0");
     tree.begin("timer").property("compatible", b"arm,armv8-timer\0");
     tree.property("interrupt-names", names).cells("interrupts", interrupts).end();
     let mut dtb = tree.end().build();
     let mut editor = Editor::new(&mut dtb).unwrap();
-    hide_virtual_timer(&mut editor, 3)?;
+    hide_virtual_timer(&mut editor, interrupt_cells)?;
     Ok(["/timer:interrupt-names", "/timer:interrupts"].map(|path| value(&dtb, path)))
 }
 
@@ -161,6 +170,13 @@ fn a_timer_with_names_keeps_what_is_named_physical() {
     let invalid = EditError::Tree(Error::Invalid("interrupts of the timer"));
     assert_eq!(named_timer(b"virt\0", &all), Err(invalid));
     assert_eq!(named_timer(b"sec-phys\0phys\0", &all[..3]), Err(invalid));
+}
+
+#[test]
+fn a_timers_interrupts_may_be_as_long_as_the_binding_allows() {
+    let all: Vec<u32> = (1..=24).collect();
+    let kept = timer_of(8, b"virt\0phys\0sec-phys\0", &all).unwrap();
+    assert_eq!(kept[1], Some([cells(&all[16..]), cells(&all[8..16])].concat()));
 }
 
 #[test]

@@ -258,14 +258,4 @@ impl IdRegisters {
     pub const fn data_line_bytes(&self) -> u64 {
         4 << (self.ctr >> 16 & 0xf)
     }
-
-    /// Tells whether new code is fetched without invalidating the instruction cache (CTR_EL0.DIC).
-    pub const fn has_dic(&self) -> bool {
-        self.ctr >> 29 & 1 == 1
-    }
-
-    /// Tells whether new code is fetched without cleaning the data cache (CTR_EL0.IDC).
-    pub const fn has_idc(&self) -> bool {
-        self.ctr >> 28 & 1 == 1
-    }
 }

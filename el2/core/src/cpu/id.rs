@@ -68,37 +68,3 @@ pub struct IdRegisters {
     /// SMIDR_EL1, where [`has_sme`](Self::has_sme).
     pub smidr: u64,
 }
-
-impl IdRegisters {
-    /// Finds the register with the encoding op0 = 3, op1 = 0, CRn = 0 and this CRm and op2.
-    ///
-    /// Encodings of CRm = 4 to 7 that have no name yet answer zero, as the hardware does; all
-    /// others answer `None`.
-    pub const fn by_encoding(&self, crm: u8, op2: u8) -> Option<u64> {
-        Some(match (crm, op2) {
-            (0, 0) => self.midr,
-            (0, 5) => self.mpidr,
-            (0, 6) => self.revidr,
-            (4, 0) => self.pfr0,
-            (4, 1) => self.pfr1,
-            (4, 2) => self.pfr2,
-            (4, 4) => self.zfr0,
-            (4, 5) => self.smfr0,
-            (4, 7) => self.fpfr0,
-            (5, 0) => self.dfr0,
-            (5, 1) => self.dfr1,
-            (5, 2) => self.dfr2,
-            (6, 0) => self.isar0,
-            (6, 1) => self.isar1,
-            (6, 2) => self.isar2,
-            (6, 3) => self.isar3,
-            (7, 0) => self.mmfr0,
-            (7, 1) => self.mmfr1,
-            (7, 2) => self.mmfr2,
-            (7, 3) => self.mmfr3,
-            (7, 4) => self.mmfr4,
-            (4..=7, 0..=7) => 0,
-            _ => return None,
-        })
-    }
-}

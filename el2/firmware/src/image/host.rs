@@ -103,12 +103,12 @@ fn for_each_range(
     let mut next = Pa(0);
     for &bank in machine.memory.iter() {
         let gap = Region::new(next, bank.start()).expect("RAM is in ascending order");
-        memory::for_each_outside(gap, [].into_iter(), |part| f(part, Attributes::HOST_DEVICE));
-        memory::for_each_outside(bank, [kept].into_iter(), |part| f(part, Attributes::HOST_RAM));
+        gap.for_each_outside(core::iter::empty(), |part| f(part, Attributes::HOST_DEVICE));
+        bank.for_each_outside([kept].into_iter(), |part| f(part, Attributes::HOST_RAM));
         next = bank.end();
     }
     let rest = Region::new(next, Pa(1 << bits)).expect("RAM is inside the board's addresses");
-    memory::for_each_outside(rest, [].into_iter(), |part| f(part, Attributes::HOST_DEVICE));
+    rest.for_each_outside(core::iter::empty(), |part| f(part, Attributes::HOST_DEVICE));
 }
 
 /// Sets this CPU's registers for the host: controls, traps, stage 2.

@@ -284,28 +284,6 @@ fn init_pool(range: Range<u64>) {
     POOL.call_once(|| Pool { range, used, heap: SpinMutex::new(heap), free_pages });
 }
 
-/// Calls `f` with each part of `all` that is in none of the holes, from low to high. Holes may come in
-/// any order and overlap.
-pub fn for_each_outside(
-    all: Region,
-    holes: impl Iterator<Item = Region> + Clone,
-    mut f: impl FnMut(Region),
-) {
-    let mut next = all.start();
-    while next < all.end() {
-        // The hole that `next` is in is skipped; else the first one behind it ends the part.
-        let inside = holes.clone().filter(|hole| hole.contains_address(next));
-        if let Some(end) = inside.map(|hole| hole.end()).max() {
-            next = end;
-            continue;
-        }
-        let behind = holes.clone().filter(|hole| !hole.is_empty() && hole.start() > next);
-        let end = behind.map(|hole| hole.start()).fold(all.end(), Pa::min);
-        f(Region::new(next, end).expect("holes behind `next` start above it"));
-        next = end;
-    }
-}
-
 /// Pages of the largest root: sixteen concatenated tables.
 const ROOT_PAGES: usize = 16;
 #[repr(align(65536))]

@@ -156,7 +156,7 @@ fn map_memory(machine: &Machine) {
     let image = region(verdigris_linker::image_start(), verdigris_linker::image_end());
     let no_map = machine.reserved.iter().filter(|reserved| reserved.no_map);
     for &bank in machine.memory.iter() {
-        memory::for_each_outside(bank, no_map.clone().map(|r| r.region).chain([image]), |part| {
+        bank.for_each_outside(no_map.clone().map(|r| r.region).chain([image]), |part| {
             let mapped = mmu::map_identity(part.start().0, part.bytes(), mmu::DATA);
             expect("memory", mapped);
         });

@@ -112,6 +112,7 @@ pub fn flush_config() -> flush::Config {
         tlb_range: used.tlb_range,
         ttl: used.ttl,
         repeat: selection().errata.repeat_tlbi,
+        // The bit in CTR_EL0 lies on parts with an erratum (Neoverse N1, 1542419).
         dic: false,
         hd: used.hardware_dirty,
         bbm2: used.bbm_level == 2,

@@ -176,6 +176,27 @@ fn a_part_with_everything_loses_nothing() {
 }
 
 #[test]
+fn a_part_with_everything_has_its_newer_enables() {
+    // EnSPM (15), EBWE (43), EnSTEPOP (50).
+    let enables = |id: &IdRegisters| host(id).mdcr & (1 << 15 | 1 << 43 | 1 << 50);
+    assert_eq!(enables(&EVERYTHING), 1 << 15 | 1 << 43 | 1 << 50);
+    assert_eq!(enables(&N1), 0);
+}
+
+#[test]
+fn records_of_errors_are_the_hosts_from_version_1_1_on() {
+    // RAS (31:28) and RAS_frac (15:12), which tells the early form of v1.1; FIEN (47).
+    let fien = |ras: u64, frac: u64| {
+        let pfr0 = N1.pfr0 & !(0xf << 28) | ras << 28;
+        let id = IdRegisters { pfr0, pfr1: N1.pfr1 & !(0xf << 12) | frac << 12, ..N1 };
+        host(&id).hcr >> 47 & 1
+    };
+    for (ras, frac, has) in [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 1), (2, 0, 1), (3, 0, 1)] {
+        assert_eq!(fien(ras, frac), has, "{ras}.{frac}");
+    }
+}
+
+#[test]
 fn a_guest_on_a_part_with_everything_gets_no_more() {
     let all = guest(&EVERYTHING);
     let fine = all.fine.unwrap();
