@@ -211,18 +211,15 @@ fn gone_and_another_batch(weakness: Option<Weakness>) {
         let remover = {
             let (batches, present, cached) = (batches.clone(), present.clone(), cached.clone());
             thread::spawn(move || {
-                batches.begin();
+                let batch = batches.begin();
                 present.store(false, Ordering::Release);
                 cached.store(false, Ordering::Release);
-                batches.finish();
+                drop(batch);
             })
         };
         let third = {
             let batches = batches.clone();
-            thread::spawn(move || {
-                batches.begin();
-                batches.finish();
-            })
+            thread::spawn(move || drop(batches.begin()))
         };
         if !present.load(Ordering::Acquire) && !batches.under_way() {
             assert!(!cached.load(Ordering::Relaxed), "returned before it is finished");
