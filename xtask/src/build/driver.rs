@@ -18,7 +18,15 @@ pub fn driver(tools: &Tools, headers: &Path, extra: &[&str]) -> Result<PathBuf> 
     check_headers(headers)?;
     let headers = headers.canonicalize()?;
     let name = headers.file_name().context("the headers directory has no name")?;
-    let dir = paths::target().join("driver").join(name);
+    let dir = paths::make_target().join("driver").join(name);
+    for path in [&headers, &dir] {
+        ensure!(
+            !paths::has_space(path),
+            "the kernel's build system can't work in {}, for the space in it: set VERDIGRIS_CACHE and \
+             CARGO_TARGET_DIR to directories without one",
+            path.display()
+        );
+    }
     copy_sources(&dir)?;
     let mut make = tools.make()?;
     make.arg("-C").arg(&headers).arg(format!("M={}", dir.display()));

@@ -43,7 +43,7 @@ pub fn selftests(tools: &Tools) -> Result<Selftests> {
     let libc = static_libc()?;
     // Make takes some of a version's characters for its own.
     let name = source.version.replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "-");
-    let products = paths::target().join("selftests").join(name);
+    let products = paths::make_target().join("selftests").join(name);
     progress::step("building the kernel's selftests of KVM", || {
         headers(tools, &source, &products)?;
         programs(tools, &source, &libc, &products)
