@@ -20,6 +20,7 @@ mod job;
 mod json;
 mod kernel;
 mod lab;
+mod mutants;
 mod paths;
 mod progress;
 mod run;
@@ -56,6 +57,8 @@ enum Task {
     Bench(bench::BenchArgs),
     /// Run the kernel's own selftests of KVM, on Verdigris or on Linux KVM
     Conformance(conformance::ConformanceArgs),
+    /// Make mistakes in the pure crates, and tell which no test notices
+    Mutants(mutants::MutantsArgs),
     /// Fetch all that the other tasks need, as they would do by themselves
     Setup,
     /// Say what is missing on this machine, and do nothing
@@ -86,6 +89,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Check { what } => return check::check(&what),
         Task::Bench(args) => return bench::bench(&args),
         Task::Conformance(args) => return conformance::conformance(&args),
+        Task::Mutants(args) => return mutants::mutants(&args),
         Task::Setup => drop(setup::ensure()?),
         Task::Doctor(args) => return doctor::doctor(&args),
         Task::Gdb(args) => gdb::gdb(&args)?,

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use support::model::*;
 use support::{Machine, Step};
+use verdigris_stage2::contract::Contract;
 use verdigris_stage2::{Config, Error, Ipa, Map, NoDirty, Outcome, Range, Stage2};
 
 const NO_ENTRY: Outcome = Outcome::stopped(0, Error::NoEntry);
@@ -153,4 +154,18 @@ fn of_two_ends_one_finds_the_mark() {
     assert_eq!(vm.invalidate_end(&machine, range, 0, &mut NoDirty), Outcome::done(1));
     machine.unwatch();
     assert_eq!(vm.sequence(), 1);
+}
+
+/// A call that waits for a map under way on another CPU gives way to an interrupt, and has done nothing.
+#[test]
+fn a_wait_for_a_map_ends_at_an_interrupt() {
+    let (machine, contract) = (Machine::new(16), Contract::new());
+    machine.cpu.set(1);
+    let inside = contract.enter(&machine);
+    machine.cpu.set(0);
+    machine.interrupt_after.set(Some(3));
+    assert!(!contract.wait(&machine));
+    assert_eq!(machine.interrupt_after.get(), Some(0), "it looked four times");
+    drop(inside);
+    assert!(contract.wait(&machine), "an interrupt keeps it from nothing but waiting");
 }
