@@ -119,20 +119,19 @@ static void drop_block(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 npag
  * there is none, a table page is on its way to the pool, for as long as other CPUs are
  * inside the firmware.  Who got no further for long goes without: the block is dropped.
  */
-static int split_later(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, unsigned int *tries)
+static void split_later(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, unsigned int *tries)
 {
 	const u64 most = PUD_SIZE >> PAGE_SHIFT; /* what is in the way of a part is in the way of a block */
-	int ret = vg_invalidations_wait_killable(vm, ALIGN_DOWN(gfn, most), most);
 
-	if (ret)
-		return ret;
+	/* Whoever is killed meanwhile ends before the next try. */
+	if (vg_invalidations_wait_killable(vm, ALIGN_DOWN(gfn, most), most))
+		return;
 	if (++*tries > SPLIT_TRIES) {
 		*tries = 0;
 		drop_block(vm, slot, gfn, slot->base_gfn + slot->npages - gfn);
 	} else if (*tries > 1) {
 		schedule_timeout_killable(1);
 	}
-	return 0;
 }
 
 /* Makes pages of the slot's blocks, so that the log tells pages; ends at a fatal signal. */
@@ -140,26 +139,25 @@ static int split(struct vg_vm *vm, struct vg_slot *slot)
 {
 	u64 gfn = slot->base_gfn, end = gfn + slot->npages, done;
 	unsigned int tries = 0;
-	int ret = 0;
 	long status;
 
-	while (!ret && gfn < end && !READ_ONCE(vm->is_bugged)) {
+	while (gfn < end && !READ_ONCE(vm->is_bugged)) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
 		status = vg_call_split(vm->handle, gfn << PAGE_SHIFT, end - gfn, &done);
 		gfn += done;
 		if (done)
 			tries = 0;
 		if (status == VERDIGRIS_RETRY)
-			ret = split_later(vm, slot, gfn, &tries);
+			split_later(vm, slot, gfn, &tries);
 		else if (status == VERDIGRIS_LIMIT ||
 			 (status == VERDIGRIS_NO_MEMORY && vg_pages_donate(vm, PAGES_A_DONATION)))
 			drop_block(vm, slot, gfn, end - gfn);
 		else if (status && status != VERDIGRIS_NO_MEMORY)
 			vg_vm_bug(vm, "SPLIT", status);
 		cond_resched();
-		if (fatal_signal_pending(current))
-			ret = -EINTR;
 	}
-	return ret;
+	return 0;
 }
 
 /**
