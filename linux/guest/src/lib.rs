@@ -92,6 +92,23 @@ pub mod program {
     /// next, again and again, without an exit, and stores what it saw to as many doublewords from `shown` on. Counts rounds as
     /// SPIN does; the last is a whole one that began when [`super::control::STOP`] was not 0.
     pub const MIRROR: u64 = 23;
+    /// `(ipa, trace, count) -> wrong`: goes through pages as `count` doublewords from `trace` on say: see
+    /// [`super::trace`].
+    pub const STREAM: u64 = 24;
+}
+
+/// A stream of accesses: each entry is the number of a page, and says whether it is written.
+///
+/// The first doubleword of a page that was written has the page's number plus 1 in its upper half, and how often it was
+/// written in its lower. The guest compares the number, and whoever knows the stream the count.
+pub mod trace {
+    /// The page is written.
+    pub const WRITE: u64 = 1 << 63;
+
+    /// Returns what a page holds before it was written for the first time, but for memory that is new.
+    pub const fn stamp(page: u64) -> u64 {
+        (page + 1) << 32
+    }
 }
 
 /// Kinds of touches.

@@ -35,6 +35,7 @@ const FILES: &[&str] = &[
     "proc/sys/kernel/numa_balancing",
     "proc/sys/vm/compaction_proactiveness",
     "proc/sys/vm/overcommit_memory",
+    "proc/sys/vm/page-cluster",
     "proc/sys/vm/swappiness",
 ];
 

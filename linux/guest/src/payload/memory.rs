@@ -5,7 +5,7 @@
 
 use core::ptr;
 
-use verdigris_guest::{access, control, pattern, touch};
+use verdigris_guest::{access, control, pattern, touch, trace};
 
 const PAGE_BYTES: u64 = 4096;
 const WORD_BYTES: u64 = 8;
@@ -107,6 +107,24 @@ pub fn mirror(ipa: u64, count: u64, stride_bytes: u64, shown: u64, page: u64) {
         }
         write(page + control::ROUNDS as u64 * WORD_BYTES, rounds);
     }
+}
+
+/// Goes through pages as a trace says; returns how many did not hold what they should.
+pub fn stream(ipa: u64, entries: u64, count: u64) -> u64 {
+    let (mut index, mut wrong) = (0, 0);
+    while index < count {
+        let entry = read(entries + index * WORD_BYTES);
+        let page = entry & !trace::WRITE;
+        let address = ipa + page * PAGE_BYTES;
+        let (value, stamp, is_written) = (read(address), trace::stamp(page), entry != page);
+        let is_new = is_written && value == 0;
+        wrong += u64::from(!is_new && value >> 32 != stamp >> 32);
+        if is_written {
+            write(address, if is_new { stamp } else { value } + 1);
+        }
+        index += 1;
+    }
+    wrong
 }
 
 macro_rules! load {

@@ -105,6 +105,7 @@ extern "C" fn dispatch(arguments: &mut [u64; 8]) {
         program::GENERAL => results[0] = general::survive(a),
         program::LEDGER => ledger::run(a, b, c, d, e, f),
         program::MIRROR => memory::mirror(a, b, c, d, e),
+        program::STREAM => results[0] = memory::stream(a, b, c),
         program::CALL => return general::call(arguments),
         _ => results[0] = u64::MAX,
     }

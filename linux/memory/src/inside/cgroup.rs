@@ -36,7 +36,12 @@ impl Group {
 
     /// Reads memory.stat.
     pub fn statistics(&self) -> Counters {
-        Counters::read(self.path.join("memory.stat"))
+        Counters::read(self.statistics_file())
+    }
+
+    /// Returns where memory.stat is.
+    pub fn statistics_file(&self) -> PathBuf {
+        self.path.join("memory.stat")
     }
 
     /// Reads memory.events.

@@ -147,6 +147,17 @@ pub fn fork(work: impl FnOnce() -> i32) -> Result<i32> {
     }
 }
 
+/// Takes a copy of a file that another process has open.
+pub fn file_of(process: i32, fd: i32) -> Result<File> {
+    // SAFETY: numbers only; the descriptors that come back are ours.
+    unsafe {
+        let process = check(libc::syscall(libc::SYS_pidfd_open, process, 0))? as i32;
+        let copy = check(libc::syscall(libc::SYS_pidfd_getfd, process, fd, 0));
+        libc::close(process);
+        copy.map(|copy| File::from_raw_fd(copy as i32))
+    }
+}
+
 /// Waits for a child and returns its status as of waitpid.
 pub fn wait_for(process: i32) -> Result<i32> {
     let mut status = 0;
@@ -165,6 +176,23 @@ pub fn advise_self(start: usize, bytes: usize, advice: i32) -> Result<usize> {
         let done = check(done);
         libc::close(process);
         done.map(|done| done as usize)
+    }
+}
+
+/// Waits for a grace period of RCU: a memory barrier on all CPUs is made of one.
+pub fn synchronize_rcu() -> Result<()> {
+    const GLOBAL: i32 = 1;
+    // SAFETY: numbers only.
+    check(unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) }).map(|_| ())
+}
+
+/// Mounts the files of ftrace where they belong, unless they are there already.
+pub fn mount_tracefs() -> Result<()> {
+    let (kind, at) = (c"tracefs".as_ptr(), c"/sys/kernel/tracing".as_ptr());
+    // SAFETY: C strings, and no data.
+    match check(unsafe { libc::mount(kind, at, kind, 0, std::ptr::null()) }.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(()),
+        other => other.map(|_| ()),
     }
 }
 

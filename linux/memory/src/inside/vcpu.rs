@@ -1,5 +1,6 @@
 //! A vCPU: registers in, run, events out.
 
+use std::fs::File;
 use std::io::Error;
 
 use kvm_bindings::kvm_vcpu_init;
@@ -7,7 +8,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use verdigris_guest::{door, event};
 
 use super::sys;
-use super::vm::Vm;
+use super::vm::{self, Vm};
 
 /// KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE (asm/kvm.h): the index of a 32-bit word of
 /// struct kvm_regs is added.
@@ -73,6 +74,11 @@ impl Vcpu {
     /// Reads x0 to x7.
     pub fn results(&self) -> [u64; 8] {
         std::array::from_fn(|index| self.get(CORE + 2 * index as u64))
+    }
+
+    /// Opens its statistics, which can be read while it runs.
+    pub fn statistics(&self) -> File {
+        vm::statistics_of(&self.fd)
     }
 
     /// Chooses what a load is answered with.

@@ -94,14 +94,18 @@ impl Vm {
 
     /// Reads the statistics of the VM.
     pub fn statistics(&self) -> stats::Values {
-        const GET_STATS_FD: u64 = (0xae << 8) | 0xce;
-        let fd = sys::ioctl_number(self.fd.as_raw_fd(), GET_STATS_FD, 0).expect("a file");
-        // SAFETY: the descriptor is new, and ours.
-        let mut file = unsafe { File::from_raw_fd(fd as i32) };
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).expect("statistics can be read");
+        statistics_of(&self.fd).read_to_end(&mut bytes).expect("statistics can be read");
         stats::parse(&bytes).expect("statistics are well formed")
     }
+}
+
+/// Opens the statistics of a VM or vCPU.
+pub fn statistics_of(fd: &impl AsRawFd) -> File {
+    const GET_STATS_FD: u64 = (0xae << 8) | 0xce;
+    let fd = sys::ioctl_number(fd.as_raw_fd(), GET_STATS_FD, 0).expect("a file");
+    // SAFETY: the descriptor is new, and ours.
+    unsafe { File::from_raw_fd(fd as i32) }
 }
 
 /// Lists the pages whose bits are set.

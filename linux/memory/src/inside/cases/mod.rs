@@ -4,13 +4,16 @@ mod advice;
 mod ageing;
 mod around;
 mod beside;
+mod classic;
 mod dirty;
 mod figures;
 mod huge;
+mod killed;
 mod merging;
 mod migration;
 mod sharing;
 mod slots;
+mod spinning;
 mod support;
 mod swapping;
 mod together;
@@ -26,14 +29,19 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         advice::TESTS,
         ageing::TESTS,
         around::TESTS,
+        classic::TESTS,
+        classic::FIGURES,
         dirty::TESTS,
         figures::TESTS,
         huge::TESTS,
+        killed::TESTS,
+        killed::VICTIMS,
         merging::TESTS,
         migration::TESTS,
         sharing::TESTS,
         slots::TESTS,
         slots::LONG_TESTS,
+        spinning::TESTS,
         swapping::TESTS,
         together::TESTS,
         together::VICTIMS,
