@@ -60,3 +60,13 @@ macro_rules! address {
 
 address!(Pa, "A physical address, the output of stage 2.");
 address!(Ipa, "An intermediate physical address, the input of stage 2: what a VM calls physical.");
+
+#[cfg(test)]
+mod tests {
+    use super::PAGE_SIZE;
+
+    #[test]
+    fn a_page_is_what_the_interface_says() {
+        assert_eq!(PAGE_SIZE, 4096);
+    }
+}
