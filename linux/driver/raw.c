@@ -15,6 +15,7 @@
 
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/irqflags.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/security.h>
@@ -22,6 +23,7 @@
 #include <linux/uaccess.h>
 
 #include "firmware.h"
+#include "kvm.h"
 #include "lifecycle.h"
 #include "raw.h"
 
@@ -63,6 +65,22 @@ static int raw_release(struct inode *inode, struct file *filp)
 	return 0;
 }
 
+/*
+ * A run is entered as kvm_run.c does it: its time is the guest's, and RCU waits for no
+ * CPU in a guest.  It looks for no work of Linux's first, since the interrupt that
+ * brings some ends the run, and the call is back in user space then.
+ */
+static void raw_call(const struct arm_smccc_1_2_regs *args, struct arm_smccc_1_2_regs *res)
+{
+	if ((lower_32_bits(args->a0) & ~VERDIGRIS_CALL_HINTS) != VERDIGRIS_VCPU_RUN) {
+		arm_smccc_1_2_hvc(args, res);
+		return;
+	}
+	local_irq_disable();
+	vg_enter(args, res);
+	local_irq_enable();
+}
+
 static long raw_ioctl_call(struct raw_file *file, void __user *user)
 {
 	struct arm_smccc_1_2_regs args, res;
@@ -79,7 +97,7 @@ static long raw_ioctl_call(struct raw_file *file, void __user *user)
 		raw_vms_call(file, &args, &res);
 		vg_life_begun();
 	} else {
-		arm_smccc_1_2_hvc(&args, &res);
+		raw_call(&args, &res);
 	}
 	return copy_to_user(user, &res, sizeof(res)) ? -EFAULT : 0;
 }
