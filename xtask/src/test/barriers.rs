@@ -37,6 +37,8 @@ names! {
     AT = Sys "at s1e1r" 1 0 7 8 0;
     IC_LOCAL = Sys "ic iallu" 1 0 7 5 0;
     IC_ALL = Sys "ic ialluis" 1 0 7 1 0;
+    WRITE_SRE = Msr "icc_sre_el2" 3 4 12 9 5;
+    WRITE_ICH_HCR = Msr "ich_hcr_el2" 3 4 12 11 0;
     // SPE, TRBE and TRF, BRBE.
     WRITE_SAMPLING = Msr "pmscr_el1" 3 0 9 9 0;
     WRITE_SAMPLES = Msr "pmblimitr_el1" 3 0 9 10 0;
@@ -153,6 +155,15 @@ const ORDERS: &[Order] = &[
         after: &[WRITE_TCR],
         steps: &[Isb, WRITE_SCTLR, Isb, WRITE_VTCR, WRITE_VTTBR, Isb],
         before: &[Return],
+        at_least: 1,
+    },
+    // host.rs
+    Order {
+        why: "registers of the interrupt controller are on before one of them is written",
+        inside: "host::prepare_cpu",
+        after: &[],
+        steps: &[WRITE_SRE, Isb],
+        before: &[WRITE_ICH_HCR],
         at_least: 1,
     },
     // profiling.rs

@@ -52,6 +52,8 @@ at_least! {
     has_the: pfr1[48] >= 1;
     /// FEAT_PFAR
     has_pfar: pfr1[60] >= 1;
+    /// FEAT_GCIE: the CPU interface of a GICv5
+    has_gicv5: pfr2[12] >= 1;
     /// FEAT_FPMR
     has_fpmr: pfr2[32] >= 1;
 
@@ -73,6 +75,8 @@ at_least! {
     has_spmu: dfr1[32] >= 1;
     /// FEAT_PMUv3_ICNTR
     has_instruction_counter: dfr1[36] >= 1;
+    /// FEAT_SEBEP
+    has_sebep: dfr0[24] >= 1;
     /// FEAT_ITE
     has_ite: dfr1[44] >= 1;
     /// FEAT_EBEP
@@ -184,6 +188,11 @@ impl IdRegisters {
     /// Tells whether the CPU has MPAMHCR_EL2 (MPAMIDR_EL1.HAS_HCR).
     pub const fn has_mpam_virtualization(&self) -> bool {
         self.has_mpam() && self.mpamidr >> 17 & 1 == 1
+    }
+
+    /// Tells whether the CPU has FEAT_MPAM_PE_BW_CTRL (MPAMIDR_EL1.HAS_BW_CTRL).
+    pub const fn has_mpam_bandwidth(&self) -> bool {
+        self.has_mpam() && self.mpamidr >> 56 & 1 == 1
     }
 
     /// Tells whether the CPU has FEAT_RASv1p1, which an early form shows in the fraction.

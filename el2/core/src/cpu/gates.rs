@@ -107,6 +107,7 @@ pub(super) const HFGITR2: &[Gate] = &[
 /// HDFGRTR2_EL2 (D24.2).
 pub(super) const HDFGRTR2: &[Gate] = &[
     (0, has_pmecr),                   // nPMECR_EL1
+    (1, Id::has_sebep),               // nPMIAR_EL1
     (2, Id::has_instruction_counter), // nPMICNTR_EL0
     (3, Id::has_instruction_counter), // nPMICFILTR_EL0
     (4, has_pmu_v3p9),                // nPMUACR_EL1

@@ -67,6 +67,7 @@ const ID_AA64ISAR0: &[Field] = &[
     (60, AtMost(1)), // RNDR
 ];
 
+/// SPECRES (40) is hidden: CPP RCTX does nothing where it can be trapped, and no guest may rely on it.
 const ID_AA64ISAR1: &[Field] = &[
     (0, AtMost(2)),  // DPB
     (4, AtMost(5)),  // APA
@@ -78,7 +79,6 @@ const ID_AA64ISAR1: &[Field] = &[
     (28, AtMost(1)), // GPI
     (32, AtMost(1)), // FRINTTS
     (36, AtMost(1)), // SB
-    (40, AtMost(2)), // SPECRES
     (44, AtMost(2)), // BF16
     (48, AtMost(1)), // DGH
     (52, AtMost(1)), // I8MM

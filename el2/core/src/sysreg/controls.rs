@@ -72,6 +72,9 @@ pub const N_S2POR: Control = zero("HFGRTR_EL2", "nS2POR_EL1", 61);
 pub const N_MAIR2: Control = zero("HFGRTR_EL2", "nMAIR2_EL1", 62);
 pub const N_AMAIR2: Control = zero("HFGRTR_EL2", "nAMAIR2_EL1", 63);
 
+/// Only where there are fine-grained traps: without them it works, and EL3 has to see to what it does.
+pub const CPP_RCTX: Control =
+    Control { register: "HFGITR_EL2", field: "CPPRCTX", bit: 50, set: true, optional: true };
 pub const N_BRBINJ: Control = zero("HFGITR_EL2", "nBRBINJ", 55);
 pub const N_BRBIALL: Control = zero("HFGITR_EL2", "nBRBIALL", 56);
 pub const N_GCSPUSHM: Control = zero("HFGITR_EL2", "nGCSPUSHM_EL1", 57);

@@ -22,6 +22,8 @@ const fn set_way(name: &'static str, encoding: [u8; 5]) -> Register {
     Register::new(name, encoding, Direction::WriteOnly, fate)
 }
 
+const CPP_STEPPED_OVER: Fate = Fate::Trapped(CPP_RCTX, Emulation::ZeroIgnore);
+
 const CACHE: &str =
     "stage 2 checks the address; it writes back or drops copies of the guest's memory";
 const DROP: &str = "stage 2 checks the address; HCR_EL2.VM makes it clean what it invalidates";
@@ -117,7 +119,9 @@ pub const INSTRUCTIONS: &[Register] = &[
     direct("CFP RCTX", [1, 3, 7, 3, 4], PREDICT).needs("FEAT_SPECRES"),
     direct("DVP RCTX", [1, 3, 7, 3, 5], PREDICT).needs("FEAT_SPECRES"),
     direct("COSP RCTX", [1, 3, 7, 3, 6], PREDICT).needs("FEAT_SPECRES2"),
-    direct("CPP RCTX", [1, 3, 7, 3, 7], PREDICT).needs("FEAT_SPECRES"),
+    // It can keep invalidations of other CPUs from taking effect (CVE-2025-0647): stepped over.
+    Register::new("CPP RCTX", [1, 3, 7, 3, 7], Direction::WriteOnly, CPP_STEPPED_OVER)
+        .needs("FEAT_SPECRES"),
     direct("TRCIT", [1, 3, 7, 2, 7], TRACE).needs("FEAT_ITE"),
     no("BRB IALL", [1, 1, 7, 2, 4], N_BRBIALL).needs("FEAT_BRBE"),
     no("BRB INJ", [1, 1, 7, 2, 5], N_BRBINJ).needs("FEAT_BRBE"),

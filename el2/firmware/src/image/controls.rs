@@ -38,12 +38,16 @@ macro_rules! for_each_optional {
             13 "s3_4_c3_c1_7" |all| all.fine2.map(|fine| fine.hfgitr2); // HFGITR2_EL2
             14 "s3_4_c3_c1_0" |all| all.fine2.map(|fine| fine.hdfgrtr2); // HDFGRTR2_EL2
             15 "s3_4_c3_c1_1" |all| all.fine2.map(|fine| fine.hdfgwtr2); // HDFGWTR2_EL2
+            16 "s3_4_c10_c5_4" |all| all.mpambw2; // MPAMBW2_EL2
+            17 "s3_4_c12_c9_4" |all| all.gicv5.map(|fine| fine[0]); // ICH_HFGRTR_EL2
+            18 "s3_4_c12_c9_6" |all| all.gicv5.map(|fine| fine[1]); // ICH_HFGWTR_EL2
+            19 "s3_4_c12_c9_7" |all| all.gicv5.map(|fine| fine[2]); // ICH_HFGITR_EL2
         }
     };
 }
 
 /// How many there are.
-const OPTIONAL_COUNT: usize = 16;
+const OPTIONAL_COUNT: usize = 20;
 /// The first two, as bits: a CPU has both or none, so they are written together.
 const INTERRUPTS: u32 = 0b11;
 /// The two behind these; likewise.

@@ -112,6 +112,7 @@ fn for_each_range(
 }
 
 /// Sets this CPU's registers for the host: controls, traps, stage 2.
+#[inline(never)]
 pub fn prepare_cpu(percpu: &PerCpu) {
     let cpu = percpu.cpu();
     // SAFETY: the values are those for the host on this CPU, the host's map is complete, and nobody
@@ -119,6 +120,11 @@ pub fn prepare_cpu(percpu: &PerCpu) {
     unsafe {
         // The map first: with HCR_EL2.VM on, a speculative walk may use whatever VTTBR_EL2 holds.
         context().load();
+        // ICH_HCR_EL2 can be used once this is in force.
+        if let Some(enabled) = cpu.host.icc_sre {
+            sysreg::write!("s3_4_c12_c9_5", enabled);
+            isb();
+        }
         Prepared::all(&cpu.host, boot::host_vectors_address(&cpu.id))
             .with_errata(&cpu.selection.errata)
             .write();

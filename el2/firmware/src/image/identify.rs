@@ -8,7 +8,8 @@ use super::sysreg::read;
 /// Reads everything that decisions about this CPU are made from.
 ///
 /// Registers without a name in older assemblers are given by encoding; the ID space reads as zero
-/// where nothing is (Arm ARM D24.1). Those outside it are read only where the CPU has them, and EL3 lets us.
+/// where nothing is (Arm ARM D24.1). Those outside it are read only where the CPU has them, and EL3 lets us; the first that EL3 may
+/// keep are tried, and MPAMIDR_EL1 with them.
 pub fn this_cpu() -> IdRegisters {
     let mut id = IdRegisters {
         midr: read!("midr_el1"),
@@ -41,9 +42,6 @@ pub fn this_cpu() -> IdRegisters {
     access::hide_what_is_kept(&mut id);
     if id.has_pmu() {
         id.pmcr = read!("pmcr_el0");
-    }
-    if id.has_mpam() {
-        id.mpamidr = read!("s3_0_c10_c4_4");
     }
     if id.has_spe() {
         id.pmbidr = read!("s3_0_c9_c10_7");

@@ -10,6 +10,8 @@ use log::warn;
 use verdigris_core::esr::{Abort, Access, FaultStatus, Syndrome, Trap};
 use verdigris_core::exception::{Exception, Interrupted, enter};
 
+use verdigris_core::sysreg::Encoding;
+
 use super::frame::Frame;
 use super::percpu::PerCpu;
 use super::{crash, host, hypercall, percpu, sysreg, system};
@@ -34,6 +36,9 @@ pub extern "C" fn host_sync(frame: &mut Frame, percpu: &PerCpu) {
     hypercall::dispatch(frame, percpu);
 }
 
+/// The one instruction of the host that is trapped, on parts where it does harm (CVE-2025-0647).
+const CPP_RCTX: Encoding = Encoding::new(1, 3, 7, 3, 7);
+
 /// Exception classes of the two instructions that make a call (Arm ARM D24.2.40).
 const CLASS_HVC: u8 = 0x16;
 const CLASS_SMC: u8 = 0x17;
@@ -45,6 +50,11 @@ fn trapped(syndrome: Syndrome) {
     let trap = Trap::decode(syndrome);
     if let Trap::Abort(abort) = trap {
         return host_abort(&abort);
+    }
+    if matches!(trap, Trap::System(access) if access.encoding == CPP_RCTX) {
+        // SAFETY: the host is told that its predictions are dropped; that they are not is its own affair, and that
+        // of the part's erratum.
+        return unsafe { step_over() };
     }
     if matches!(trap, Trap::Hvc(_)) {
         // Taken behind the instruction that is undefined.

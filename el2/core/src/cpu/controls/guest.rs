@@ -21,6 +21,9 @@ pub(super) fn controls(id: &IdRegisters, selection: &Selection) -> Controls {
         mpam2: id.has_mpam().then(|| mpam2(id)),
         // TRAP_MPAMIDR_EL1: where there is no such control, MPAMIDR_EL1 shows a constant.
         mpamhcr: id.has_mpam_virtualization().then_some(1 << 31),
+        // All traps.
+        mpambw2: id.has_mpam_bandwidth().then_some(0),
+        gicv5: id.has_gicv5().then_some([0; 3]),
         // SRE, DFB and DIB without Enable: ICC_SRE_EL1 traps.
         icc_sre: id.has_gic_registers().then_some(0x7),
         // TC (10), TALL0 (11), TALL1 (12), TDIR (14): all of the CPU interface traps.
@@ -85,13 +88,14 @@ const fn mdcr(id: &IdRegisters, selection: &Selection) -> u64 {
         | when(id.has_fgt(), 1 << 27)
 }
 
-/// All clear: the negative bits trap what they name, and what the positive ones name is trapped by
-/// the coarse controls above, or switched, or harmless.
+/// All clear but CPPRCTX: the negative bits trap what they name, and what the other positive ones name is trapped
+/// by the coarse controls above, or switched, or harmless. CPP RCTX can keep invalidations of other CPUs from
+/// taking effect (CVE-2025-0647), on parts that are known and perhaps on others.
 const fn fine(id: &IdRegisters) -> FineTraps {
     FineTraps {
         hfgrtr: 0,
         hfgwtr: 0,
-        hfgitr: 0,
+        hfgitr: FineTraps::CPP_RCTX,
         hdfgrtr: 0,
         hdfgwtr: 0,
         hafgrtr: if id.has_amu() { Some(0) } else { None },

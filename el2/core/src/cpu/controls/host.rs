@@ -3,7 +3,7 @@
 use super::{
     Controls, FineTraps, FineTraps2, cptr_res1, gates, hcr_common, mdcr_common, open, when,
 };
-use crate::cpu::{IdRegisters, Selection};
+use crate::cpu::{Errata, IdRegisters, Selection};
 
 pub(super) fn controls(id: &IdRegisters, selection: &Selection) -> Controls {
     Controls {
@@ -19,6 +19,10 @@ pub(super) fn controls(id: &IdRegisters, selection: &Selection) -> Controls {
         fine2: id.has_fgt2().then(|| fine2(id)),
         mpam2: id.has_mpam().then(|| mpam2(id)),
         mpamhcr: id.has_mpam_virtualization().then_some(0),
+        // nTRAP_MPAMBWIDR_EL1 (52) to nTRAP_MPAMBWSM_EL1 (49); ENABLED (62) clear: no limit on EL2 itself.
+        mpambw2: id.has_mpam_bandwidth().then_some(0b1111 << 49),
+        // What Linux's boot protocol asks for of a kernel at EL1: nothing traps.
+        gicv5: id.has_gicv5().then_some([0x1f_00ff, 0x1e_0065, 0x7ff]),
         // SRE, DFB, DIB and Enable: the host programs the interrupt controller itself.
         icc_sre: id.has_gic_registers().then_some(0xf),
         ich_hcr: id.has_gic_registers().then_some(0),
@@ -51,7 +55,9 @@ fn fine(id: &IdRegisters) -> FineTraps {
     FineTraps {
         hfgrtr: open(gates::HFGRTR, id),
         hfgwtr: open(gates::HFGRTR, id),
-        hfgitr: open(gates::HFGITR, id),
+        // Stepped over where it is known to do harm (CVE-2025-0647).
+        hfgitr: open(gates::HFGITR, id)
+            | when(Errata::of(id.midr).cpp_holds_tlbi, FineTraps::CPP_RCTX),
         hdfgrtr: open(gates::HDFGRTR, id),
         hdfgwtr: open(gates::HDFGWTR, id),
         // Every bit of this one traps when it is set.

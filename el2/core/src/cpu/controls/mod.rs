@@ -42,7 +42,11 @@ pub struct Controls {
     pub mpam2: Option<u64>,
     /// MPAMHCR_EL2, where MPAMIDR_EL1 says that it exists.
     pub mpamhcr: Option<u64>,
-    /// ICC_SRE_EL2, with system registers of a GICv3. An `isb` follows it.
+    /// MPAMBW2_EL2, with FEAT_MPAM_PE_BW_CTRL.
+    pub mpambw2: Option<u64>,
+    /// ICH_HFGRTR_EL2, ICH_HFGWTR_EL2 and ICH_HFGITR_EL2, with FEAT_GCIE (GICv5).
+    pub gicv5: Option<[u64; 3]>,
+    /// ICC_SRE_EL2, with system registers of a GICv3. Before the first write of ICH_HCR_EL2 an `isb` follows it.
     pub icc_sre: Option<u64>,
     /// ICH_HCR_EL2, with system registers of a GICv3.
     pub ich_hcr: Option<u64>,
@@ -63,6 +67,11 @@ pub struct FineTraps {
     pub hdfgwtr: u64,
     /// HAFGRTR_EL2, with FEAT_AMUv1.
     pub hafgrtr: Option<u64>,
+}
+
+impl FineTraps {
+    /// HFGITR_EL2.CPPRCTX: traps the instruction.
+    pub const CPP_RCTX: u64 = 1 << 50;
 }
 
 /// The fine-grained trap registers of FEAT_FGT2.

@@ -165,14 +165,18 @@ fn a_part_with_everything_loses_nothing() {
     let more = all.fine2.unwrap();
     assert_eq!((more.hfgrtr2, more.hfgwtr2), (0x7fff, 0x7ffd));
     assert_eq!(more.hfgitr2, 1 << 1);
-    // Bits 1 and 21 are no bits of the read register; 6, 17 and 18 none of the write register.
-    assert_eq!(more.hdfgrtr2, 0x1df_fffd);
-    assert_eq!(more.hdfgwtr2, 0x1f9_ffbd);
+    // Bit 21 is no bit of the read register; 6, 17 and 18 none of the write register.
+    assert_eq!(more.hdfgrtr2, 0x1df_ffff);
+    assert_eq!(more.hdfgwtr2, 0x1f9_ffbf);
     // EnAS0, EnALS, EnASR, MSCEn, TCR2En, SCTLR2En, PTTWI, D128En, EnIDCP128, GCSEn, EnFPM, PACMEn,
     // SRMASKEn.
     assert_eq!(all.hcrx, Some(0x05e3_c807));
     // MPAMEN and EnMPAMSM.
     assert_eq!((all.mpam2, all.mpamhcr), (Some(1 << 63 | 1 << 50), Some(0)));
+    // nTRAP_MPAMBWIDR_EL1, nTRAP_MPAMBW0_EL1, nTRAP_MPAMBW1_EL1, nTRAP_MPAMBWSM_EL1.
+    assert_eq!(all.mpambw2, Some(1 << 52 | 1 << 51 | 1 << 50 | 1 << 49));
+    // Bits 20:16 and 7:0; 20:17, 6, 5, 2 and 0; 10:0 (Linux, booting.rst).
+    assert_eq!(all.gicv5, Some([0x1f_00ff, 0x1e_0065, 0x7ff]));
 }
 
 #[test]
@@ -200,7 +204,8 @@ fn records_of_errors_are_the_hosts_from_version_1_1_on() {
 fn a_guest_on_a_part_with_everything_gets_no_more() {
     let all = guest(&EVERYTHING);
     let fine = all.fine.unwrap();
-    assert_eq!((fine.hfgrtr, fine.hfgwtr, fine.hfgitr), (0, 0, 0));
+    // CPPRCTX (50).
+    assert_eq!((fine.hfgrtr, fine.hfgwtr, fine.hfgitr), (0, 0, 1 << 50));
     assert_eq!((fine.hdfgrtr, fine.hdfgwtr), (0, 0));
     let more = all.fine2.unwrap();
     assert_eq!((more.hfgrtr2, more.hfgwtr2, more.hfgitr2), (0, 0, 0));
@@ -211,6 +216,7 @@ fn a_guest_on_a_part_with_everything_gets_no_more() {
     assert_eq!(all.mpam2, Some(1 << 63 | 1 << 58 | 1 << 49 | 1 << 48));
     // TRAP_MPAMIDR_EL1.
     assert_eq!(all.mpamhcr, Some(1 << 31));
+    assert_eq!((all.mpambw2, all.gicv5), (Some(0), Some([0; 3])));
     // E2PB, EnSPM, E2TB, EBWE and EnSTEPOP are 0.
     assert_eq!(all.mdcr & (0b11 << 12 | 1 << 15 | 0b11 << 24 | 1 << 43 | 1 << 50), 0);
 }
@@ -226,4 +232,17 @@ fn a_buffer_of_el3_is_left_alone() {
     let kept = IdRegisters { trbidr: 1 << 4, ..A710 };
     assert_eq!((host(&A710).mdcr & 0b11 << 24, host(&kept).mdcr & 0b11 << 24), (0b11 << 24, 0));
     assert!(A710.has_own_trbe() && !kept.has_own_trbe());
+}
+
+#[test]
+fn cpp_rctx_is_stepped_over_where_it_can_be() {
+    // Bit 50 of HFGITR_EL2; FEAT_FGT is ID_AA64MMFR0_EL1.FGT (59:56).
+    let traps = |id: &IdRegisters| {
+        let bit = |controls: Controls| controls.fine.map(|fine| fine.hfgitr >> 50 & 1);
+        (bit(host(id)), bit(guest(id)))
+    };
+    let v3 = IdRegisters { mmfr0: MAX.mmfr0, ..V3 };
+    assert_eq!(traps(&v3), (Some(1), Some(1)));
+    assert_eq!(traps(&MAX), (Some(0), Some(1)));
+    assert_eq!(traps(&N2), (None, None), "no fine-grained traps: EL3 has to see to it");
 }

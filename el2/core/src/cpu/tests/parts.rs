@@ -198,6 +198,6 @@ pub const EVERYTHING: IdRegisters = IdRegisters {
     mmfr3: 0x1111_1111_1111_1111,
     mmfr4: 0x1111_1111_1111_1111,
     pmcr: 31 << 11,
-    mpamidr: 1 << 17 | 1 << 58,
+    mpamidr: 1 << 17 | 1 << 58 | 1 << 56,
     ..ZERO
 };
