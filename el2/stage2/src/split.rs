@@ -32,6 +32,9 @@ use crate::walk::{self, Position};
 use core::iter::once;
 use verdigris_abi::{Error, Ipa, Pa, Stat};
 
+/// How often a table is filled for a block that others age meanwhile.
+const EXCHANGES: u32 = 4;
+
 /// What became of a block that was to be split.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -150,8 +153,11 @@ impl Stage2 {
         let sampled = self.contract.sample();
         let direct = page.filter(|_| self.config.bbm2);
         let batch = self.batches.begin();
-        let taken = match (direct, page) {
-            (Some(page), _) => self.exchange_block(env, at, split, sampled, page),
+        let exchanged =
+            direct.and_then(|page| self.exchange_block(env, at, split, sampled, page).transpose());
+        let direct = exchanged.is_some();
+        let taken = match (exchanged, page) {
+            (Some(exchanged), _) => exchanged,
             (None, Some(_)) => self.break_block(env, at, split, sampled),
             (None, None) => split.take(at),
         };
@@ -159,7 +165,7 @@ impl Stage2 {
             self.flush(env, &batch, once(Span::leaf(split.span.ipa(), split.level)));
         }
         drop(batch);
-        let linked = |page| direct.is_some() || self.link_table(env, at, split, sampled, page);
+        let linked = |page| direct || self.link_table(env, at, split, sampled, page);
         let fate = match taken {
             Err(fate) => fate,
             Ok(()) if page.is_some_and(linked) => Fate::Split,
@@ -184,7 +190,9 @@ impl Stage2 {
         split.take(at)
     }
 
-    /// Exchanges the block for the table, filled from what the block is at that moment.
+    /// Exchanges the block for the table, filled from what the block is at that moment. `None` after a few
+    /// exchanges that failed, since others age the block as fast as it is touched: the caller breaks it instead,
+    /// and each try of that is a few instructions, not a table.
     fn exchange_block<E: Env>(
         &self,
         env: &E,
@@ -192,21 +200,22 @@ impl Stage2 {
         split: &mut Split<'_>,
         sampled: u64,
         page: TablePage,
-    ) -> Result<(), Fate> {
-        loop {
+    ) -> Result<Option<()>, Fate> {
+        for _ in 0..EXCHANGES {
             split.fill(env, page);
             let inside = self.contract.enter(env);
             self.permit_rest(&inside, split, sampled)?;
             if weakened(Weakness::SplitByStore) {
                 at.entry().replace(Descriptor::table(page));
-                return Ok(());
+                return Ok(Some(()));
             }
             match at.entry().exchange(split.old, Descriptor::table(page)) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(Some(())),
                 Err(now) if split.is_block(now) => split.old = now,
                 Err(_) => return Err(Fate::Raced),
             }
         }
+        Ok(None)
     }
 
     /// Links the table of what stays where the block was broken; `false` if that may not be.

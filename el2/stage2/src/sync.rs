@@ -192,32 +192,41 @@ pub(crate) fn barrier(order: Ordering, weakness: Weakness) {
     }
 }
 
-/// A spin lock for a few stores at a time.
+/// A spin lock for a few stores at a time, given in the order in which it is asked for.
 ///
-/// EL2 runs with exceptions masked and holds it for no call, so a holder is always under way. It
-/// protects data that is atomic for its readers; so it guards nothing in the sense of the language.
-pub struct Lock(AtomicU32);
+/// EL2 runs with exceptions masked and holds it for no call, so a holder is always under way, and each CPU waits
+/// for at most one turn of every other: a lock that is free for all could pass one CPU by for ever, with its
+/// interrupts masked. It protects data that is atomic for its readers; so it guards nothing in the sense of the
+/// language.
+pub struct Lock {
+    /// The ticket that the next one draws.
+    next: AtomicU32,
+    /// Whose turn it is. The holder alone writes it.
+    serving: AtomicU32,
+}
 
 impl Lock {
     /// Makes a lock that nobody holds.
     pub fn new() -> Self {
-        Self(AtomicU32::new(0))
+        Self { next: AtomicU32::new(0), serving: AtomicU32::new(0) }
     }
 
-    /// Takes the lock if nobody holds it.
+    /// Takes the lock if nobody holds it, or waits for it.
     pub fn try_lock(&self) -> Option<Held<'_>> {
-        let taken = self.0.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
-        taken.ok().map(|_| Held(self))
+        // A value that is out of date is behind `next`, which never comes back to it.
+        let turn = self.serving.load(Ordering::Acquire);
+        let after = turn.wrapping_add(1);
+        let taken = self.next.compare_exchange(turn, after, Ordering::Relaxed, Ordering::Relaxed);
+        taken.ok().map(|_| Held { lock: self, after })
     }
 
     /// Waits for the lock and takes it.
     pub fn lock(&self) -> Held<'_> {
-        loop {
-            if let Some(held) = self.try_lock() {
-                return held;
-            }
+        let ticket = self.next.fetch_add(1, Ordering::Relaxed);
+        while self.serving.load(Ordering::Acquire) != ticket {
             pause();
         }
+        Held { lock: self, after: ticket.wrapping_add(1) }
     }
 }
 
@@ -228,10 +237,57 @@ impl Default for Lock {
 }
 
 /// The proof that a [`Lock`] is held; dropping it lets go.
-pub struct Held<'a>(&'a Lock);
+pub struct Held<'a> {
+    lock: &'a Lock,
+    /// Whose turn is next.
+    after: u32,
+}
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.0.store(0, order(Ordering::Release, Weakness::LockRelaxed));
+        self.lock.serving.store(self.after, order(Ordering::Release, Weakness::LockRelaxed));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    extern crate std;
+    use std::sync::Mutex;
+    use std::vec::Vec;
+
+    /// Whoever held it last comes after all who wait.
+    #[test]
+    fn a_lock_is_given_in_the_order_in_which_it_is_asked_for() {
+        let (lock, order) = (Lock::new(), Mutex::new(Vec::new()));
+        std::thread::scope(|scope| {
+            let held = lock.lock();
+            for waiting in 1..=3 {
+                let (lock, order) = (&lock, &order);
+                scope.spawn(move || {
+                    let _held = lock.lock();
+                    order.lock().unwrap().push(waiting);
+                });
+                while lock.next.load(Ordering::Relaxed) != waiting + 1 {
+                    std::thread::yield_now();
+                }
+            }
+            assert!(lock.try_lock().is_none());
+            drop(held);
+            let _held = lock.lock();
+            order.lock().unwrap().push(4);
+        });
+        assert_eq!(*order.lock().unwrap(), [1, 2, 3, 4]);
+        assert!(lock.try_lock().is_some());
+    }
+
+    #[test]
+    fn tickets_wrap_round() {
+        let start = u32::MAX;
+        let lock = Lock { next: AtomicU32::new(start), serving: AtomicU32::new(start) };
+        drop(lock.lock());
+        drop(lock.try_lock().unwrap());
+        assert_eq!(lock.serving.load(Ordering::Relaxed), 1);
     }
 }

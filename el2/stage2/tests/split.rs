@@ -4,7 +4,7 @@
 mod support;
 
 use support::model::*;
-use support::{Machine, Step};
+use support::{Machine, Step, TABLES};
 use verdigris_stage2::{Config, Error, Ipa, Level, Outcome, Stage2, Stat};
 
 const HOT: &[u64] = &[0, 0x20_0000, 0x3f_f000, 0x40_0000, GIB, GIB + 5 * MIB];
@@ -136,4 +136,32 @@ fn nothing_to_split_costs_nothing() {
     assert_eq!(split(&machine, &vm, 0, 8 * GIB, Level::L3), Outcome::done(2_097_152));
     assert_eq!(machine.take_steps(), []);
     assert_eq!(split(&machine, &vm, 0, PAGE, Level::L0), Outcome::stopped(0, Error::Invalid));
+}
+
+/// A table is filled for what a block is at a moment. Where others age and touch the block as fast, that ends.
+#[test]
+#[cfg_attr(miri, ignore = "slow under Miri")]
+fn a_block_that_never_stays_the_same_is_broken() {
+    let (machine, vm) = vm(true);
+    let _ = vm.map(&machine, &map_blocks(0x20_0000, 0x8020_0000, 2 * MIB, Level::L2));
+    let geometry = vm.root().geometry();
+    let root = TABLES..TABLES + 16 * 4096;
+    let used = machine.allocated.get() as u64 * 4096;
+    let (tables, fills) = (root.end..root.end + used, std::rc::Rc::new(std::cell::Cell::new(0)));
+    let count = fills.clone();
+    *machine.at_table.borrow_mut() = Some(Box::new(move |machine, page| {
+        let pa = page.pa().0;
+        // A table that is new: the block changes once more. It rests after a while, or this would not end.
+        if !root.contains(&pa) && !tables.contains(&pa) && count.get() < 100 {
+            count.set(count.get() + 1);
+            if machine.walk(geometry, 0x20_0000).is_some_and(|leaf| leaf.1 == 2) {
+                machine.toggle_young(geometry, 0x20_0000);
+            }
+        }
+    }));
+    assert_eq!(split(&machine, &vm, 0x20_0000, PAGE, Level::L3), Outcome::done(1));
+    *machine.at_table.borrow_mut() = None;
+    assert!(fills.get() <= 5, "{} fills", fills.get());
+    assert_eq!(leaves(&machine).len(), 512);
+    assert_eq!(machine.shares.borrow().len(), 512);
 }

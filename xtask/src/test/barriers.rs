@@ -38,7 +38,6 @@ names! {
     IC_LOCAL = Sys "ic iallu" 1 0 7 5 0;
     IC_ALL = Sys "ic ialluis" 1 0 7 1 0;
     WRITE_SRE = Msr "icc_sre_el2" 3 4 12 9 5;
-    WRITE_ICH_HCR = Msr "ich_hcr_el2" 3 4 12 11 0;
     // SPE, TRBE and TRF, BRBE.
     WRITE_SAMPLING = Msr "pmscr_el1" 3 0 9 9 0;
     WRITE_SAMPLES = Msr "pmblimitr_el1" 3 0 9 10 0;
@@ -155,15 +154,6 @@ const ORDERS: &[Order] = &[
         after: &[WRITE_TCR],
         steps: &[Isb, WRITE_SCTLR, Isb, WRITE_VTCR, WRITE_VTTBR, Isb],
         before: &[Return],
-        at_least: 1,
-    },
-    // host.rs
-    Order {
-        why: "registers of the interrupt controller are on before one of them is written",
-        inside: "host::prepare_cpu",
-        after: &[],
-        steps: &[WRITE_SRE, Isb],
-        before: &[WRITE_ICH_HCR],
         at_least: 1,
     },
     // profiling.rs
@@ -320,6 +310,13 @@ const STRAIGHT: &[Straight] = &[
         marks: &[WRITE_TCR, Isb, WRITE_SCTLR, Isb, WRITE_VTCR, WRITE_VTTBR, Isb],
         always: false,
         at_least: 2,
+    },
+    Straight {
+        why: "registers of the interrupt controller are on before one of them is written",
+        inside: "host::prepare_cpu",
+        marks: &[WRITE_SRE, Isb],
+        always: false,
+        at_least: 1,
     },
     Straight {
         why: "a trace buffer is drained before it goes, twice on some parts (erratum)",

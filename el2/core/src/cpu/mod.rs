@@ -15,6 +15,7 @@
 //! itself (hardware access flags and dirty state) is a [`CpuSelection`].
 
 mod controls;
+mod debug;
 mod el3;
 mod errata;
 mod features;
@@ -29,6 +30,7 @@ mod tests;
 pub mod vtcr;
 
 pub use controls::{Controls, FineTraps, FineTraps2, Fixed, HOST_ENTRY_SCTLR_EL1, HOST_ENTRY_SPSR};
+pub use debug::lets_el2_be_halted;
 pub use el3::Group;
 pub use errata::Errata;
 pub use features::{Difference, Features};

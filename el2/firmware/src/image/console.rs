@@ -9,13 +9,13 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use log::{LevelFilter, Log, Metadata, Record};
-use spin::mutex::SpinMutex;
+use spin::mutex::TicketMutex;
 use verdigris_abi::Pa;
 use verdigris_platform::pl011::Pl011;
 
 use super::mmu::{self, MapError};
 
-static CONSOLE: SpinMutex<Option<Pl011>> = SpinMutex::new(None);
+static CONSOLE: TicketMutex<Option<Pl011>> = TicketMutex::new(None);
 /// The UART's address, for whoever can't wait for the lock.
 static BASE: AtomicU64 = AtomicU64::new(0);
 

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use log::debug;
 use spin::Once;
-use spin::mutex::SpinMutex;
+use spin::mutex::TicketMutex;
 use verdigris_abi::{Error, Ipa, Pa, Status};
 use verdigris_core::cpu::{HOST_ENTRY_SPSR, vtcr};
 use verdigris_platform::{Machine, Region};
@@ -26,7 +26,7 @@ use super::{boot, controls, counter, memory, system};
 
 struct Host {
     map: Identity,
-    writer: SpinMutex<()>,
+    writer: TicketMutex<()>,
     vtcr: u64,
 }
 
@@ -90,7 +90,7 @@ pub fn init(machine: &Machine, kept: Region) {
         vtcr::Geometry { t0sz: geometry.t0sz(), sl0: geometry.sl0() },
         system::selection(),
     );
-    HOST.call_once(|| Host { map, writer: SpinMutex::new(()), vtcr });
+    HOST.call_once(|| Host { map, writer: TicketMutex::new(()), vtcr });
 }
 
 /// Calls `f` with each range that the host can use, and how.

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use buddy_system_allocator::Heap;
 use spin::Once;
-use spin::mutex::SpinMutex;
+use spin::mutex::TicketMutex;
 use verdigris_abi::{Error, PAGE_SIZE, Pa, Status};
 use verdigris_core::call::{LeafSize, PaRange, VmHandle};
 use verdigris_core::ownership::{Near, Ownership};
@@ -33,7 +33,7 @@ pub struct Pool {
     range: Range<u64>,
     /// One bit a page of `range`: 1 while it is handed out.
     used: &'static [AtomicU64],
-    heap: SpinMutex<Heap<ORDER>>,
+    heap: TicketMutex<Heap<ORDER>>,
     free_pages: AtomicUsize,
 }
 
@@ -281,7 +281,7 @@ fn init_pool(range: Range<u64>) {
     // SAFETY: mapped, unused memory, given up for good.
     unsafe { heap.add_to_heap(range.start as usize, range.end as usize) };
     let free_pages = AtomicUsize::new(((range.end - range.start) / PAGE_SIZE) as usize);
-    POOL.call_once(|| Pool { range, used, heap: SpinMutex::new(heap), free_pages });
+    POOL.call_once(|| Pool { range, used, heap: TicketMutex::new(heap), free_pages });
 }
 
 /// Pages of the largest root: sixteen concatenated tables.

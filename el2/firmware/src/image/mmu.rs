@@ -9,7 +9,7 @@ use core::fmt;
 use core::ptr;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use spin::mutex::SpinMutex;
+use spin::mutex::TicketMutex;
 use verdigris_abi::PAGE_SIZE;
 
 use super::sysreg;
@@ -55,7 +55,7 @@ static SPARE: Spare = Spare([const { [const { AtomicU64::new(0) }; 512] }; SPARE
 static SPARE_USED: AtomicUsize = AtomicUsize::new(0);
 
 /// Serialises changes; walks by hardware need no lock.
-static MAP: SpinMutex<()> = SpinMutex::new(());
+static MAP: TicketMutex<()> = TicketMutex::new(());
 
 /// Why a range could not be mapped.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use core::slice;
 
 use log::{LevelFilter, error, info, warn};
 use verdigris_abi::Pa;
-use verdigris_core::cpu::IdRegisters;
+use verdigris_core::cpu::{self, IdRegisters};
 use verdigris_core::options::{LogLevel, Options};
 
 use verdigris_platform::layout::{self, Kept};
@@ -18,7 +18,8 @@ use verdigris_platform::{BOARDS, ImageHeader, Machine, Region, host_tree, placem
 
 use super::percpu::PerCpu;
 use super::{
-    banner, cache, console, crash, host, identify, memory, mmu, percpu, power, system, vmids,
+    banner, cache, console, crash, host, identify, memory, mmu, percpu, power, sysreg, system,
+    vmids,
 };
 
 /// How much of the device tree must be readable to learn its size.
@@ -38,6 +39,11 @@ pub extern "C" fn main(tree_address: u64) -> ! {
     let machine = expect("the device tree", verdigris_platform::parse(tree));
     expect("the console", console::open(machine.uart));
     let options = apply_options(&machine);
+    if cpu::lets_el2_be_halted(sysreg::read!("s2_0_c7_c14_6")) {
+        warn!(
+            "debug authentication is on: the host can halt CPUs inside EL2 (DBGAUTHSTATUS_EL1.NSID)"
+        );
+    }
     let id = identify::this_cpu();
     expect("this CPU", system::init(&id, &options));
     admit(boot, id);

@@ -9,7 +9,7 @@ use core::array;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use spin::mutex::SpinMutex;
+use spin::mutex::TicketMutex;
 use verdigris_abi::{Error, Ipa, MAX_CPUS, MAX_VCPUS, MAX_VMS, PAGE_SIZE, Pa, Stat, Status};
 use verdigris_core::call::VmHandle;
 use verdigris_core::cpu::vtcr;
@@ -45,7 +45,7 @@ pub struct Vm {
     /// VTCR_EL2, but for what each CPU adds.
     common_vtcr: u64,
     /// Free table pages, linked through their first words.
-    free: SpinMutex<u64>,
+    free: TicketMutex<u64>,
     /// Pages that were donated and have not been given back, regions included.
     donated_pages: AtomicUsize,
     /// How far the end of the VM has come in unmapping, in pages, or [`NOT_BEGUN`].
@@ -236,7 +236,7 @@ impl Vm {
             vcpus: array::from_fn(|_| AtomicU64::new(0)),
             working_sets: WorkingSets::new(),
             common_vtcr: vtcr::common(geometry, system::selection()),
-            free: SpinMutex::new(0),
+            free: TicketMutex::new(0),
             donated_pages: AtomicUsize::new(region_pages as usize),
             unmapped_pages: AtomicU64::new(NOT_BEGUN),
             region,

@@ -1,7 +1,7 @@
 //! VMIDs in the CPU: who runs under which, and the invalidation at a rollover.
 
 use log::warn;
-use spin::mutex::SpinMutex;
+use spin::mutex::TicketMutex;
 use verdigris_core::vmid::{Entered, Tlbs, VmidPool, Vmids};
 
 use super::percpu::PerCpu;
@@ -12,7 +12,7 @@ use super::vm::Vm;
 use super::{power, system};
 
 static VMIDS: Vmids = Vmids::new();
-static POOL: SpinMutex<VmidPool> = SpinMutex::new(VmidPool::new(8, 1));
+static POOL: TicketMutex<VmidPool> = TicketMutex::new(VmidPool::new(8, 1));
 
 /// Sizes the pool for the machine, once, before the first VM runs.
 pub fn init() {

@@ -69,6 +69,8 @@ pub struct Machine {
     pub meanwhile: RefCell<Option<Meanwhile>>,
     /// What another CPU does before this one looks at the n-th group of eight entries from now on.
     pub before_look: RefCell<Option<(usize, Meanwhile)>>,
+    /// What other CPUs do whenever this one makes a page a table: nothing of it may look at tables.
+    pub at_table: RefCell<Option<Box<dyn Fn(&Machine, TablePage)>>>,
     /// The step before, and whether the VMID was read right after a `dsb ish`.
     last: Cell<Option<Step>>,
     is_ordered: Cell<bool>,
@@ -96,6 +98,7 @@ impl Machine {
             interrupt_after: Cell::new(None),
             meanwhile: RefCell::default(),
             before_look: RefCell::default(),
+            at_table: RefCell::default(),
             last: Cell::new(None),
             is_ordered: Cell::new(false),
         }
@@ -169,6 +172,14 @@ impl Machine {
         &self.tables[((table - TABLES) / 4096) as usize][index]
     }
 
+    /// Ages a leaf if it is young, else touches it.
+    pub fn toggle_young(&self, geometry: Geometry, ipa: u64) {
+        let (_, level) = self.walk(geometry, ipa).expect("it is mapped");
+        let entry = tlb::entry(self, geometry, ipa, level);
+        let old = entry.read();
+        entry.replace(old.with_young(!old.is_young()));
+    }
+
     /// Lets the hardware use an address: AF is set where it was clear. Tells whether it is mapped.
     pub fn touch(&self, geometry: Geometry, ipa: u64) -> bool {
         let Some((raw, level)) = self.walk(geometry, ipa) else {
@@ -213,6 +224,9 @@ impl Machine {
 
 impl TableMemory for Machine {
     fn table(&self, page: TablePage) -> &Table {
+        if let Some(act) = self.at_table.borrow().as_ref() {
+            act(self, page);
+        }
         &self.tables[((page.pa().0 - TABLES) / 4096) as usize]
     }
 

@@ -246,3 +246,12 @@ fn cpp_rctx_is_stepped_over_where_it_can_be() {
     assert_eq!(traps(&MAX), (Some(0), Some(1)));
     assert_eq!(traps(&N2), (None, None), "no fine-grained traps: EL3 has to see to it");
 }
+
+#[test]
+fn only_invasive_debug_of_the_non_secure_state_reaches_el2() {
+    // NSID (1:0): 0b00 not there, 0b10 disabled, 0b11 enabled. NSNID (3:2), SID (5:4), SNID (7:6).
+    for (status, halts) in [(0x00, false), (0xaa, false), (0xab, true), (0xff, true), (0xfe, false)]
+    {
+        assert_eq!(crate::cpu::lets_el2_be_halted(status), halts, "{status:#x}");
+    }
+}
