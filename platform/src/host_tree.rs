@@ -1,7 +1,7 @@
 //! Turns the machine's device tree into the one that the host sees.
 //!
 //! The host is an unmodified Linux, so whatever it may not use has to be gone from its tree: memory
-//! that the firmware keeps, and the virtual timer, which belongs to the guests. What the loader left
+//! that the firmware keeps, the virtual timer, which belongs to the guests, and the debug registers of CPUs. What the loader left
 //! for the firmware (modules, and its own command line) is replaced by what it left for the host.
 //! Everything else stays: PSCI, whose calls the firmware intercepts, and the seeds of `/chosen`.
 //!
@@ -12,7 +12,7 @@ use crate::machine::{MAX_REGIONS, Machine};
 use crate::region::Region;
 pub use crate::tree::edit::EditError;
 use crate::tree::edit::{Editor, NodeAt};
-use crate::tree::{Cells, Error, KERNEL, RAMDISK};
+use crate::tree::{Cells, DEBUG, Error, KERNEL, RAMDISK};
 
 /// Longest command line of the host, in bytes: what arm64 Linux accepts.
 pub const MAX_HOST_COMMAND_LINE_BYTES: usize = 2047;
@@ -29,7 +29,24 @@ pub fn edit(dtb: &mut [u8], machine: &Machine, kept: Region) -> Result<(), EditE
     let mut editor = Editor::new(dtb)?;
     hide_memory(&mut editor, kept)?;
     hide_virtual_timer(&mut editor, machine.gic.interrupt_cells)?;
+    hide_debug_frames(&mut editor)?;
     edit_chosen(&mut editor, machine.ramdisk)
+}
+
+/// Takes out the debug registers of CPUs, which the host's stage 2 leaves out: its driver would meet an abort.
+fn hide_debug_frames(editor: &mut Editor<'_>) -> Result<(), EditError> {
+    let is_frame = |editor: &Editor<'_>, node| {
+        for kind in DEBUG {
+            if editor.has_string(node, "compatible", kind)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    while let Some(node) = editor.find(editor.root()?, |node| is_frame(editor, node))? {
+        editor.remove_node(node)?;
+    }
+    Ok(())
 }
 
 fn chosen(editor: &Editor<'_>) -> Result<NodeAt, EditError> {

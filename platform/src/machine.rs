@@ -9,6 +9,8 @@ use crate::region::Region;
 
 /// Most separate ranges of RAM, and of reserved memory, that are taken from a device tree.
 pub const MAX_REGIONS: usize = 32;
+/// Most ranges of memory-mapped debug registers that are taken from a device tree, neighbours merged.
+pub const MAX_DEBUG_FRAMES: usize = 48;
 /// Longest command line of the firmware itself, in bytes.
 pub const MAX_COMMAND_LINE_BYTES: usize = 1024;
 
@@ -33,6 +35,9 @@ pub struct Machine {
     pub gic: Gic,
     /// Interrupts of the generic timer.
     pub timer: Timer,
+    /// Memory-mapped debug registers of CPUs: with them, one CPU can have another execute instructions, at EL2
+    /// too, where the board's debug authentication lets it.
+    pub debug_frames: List<Region, MAX_DEBUG_FRAMES>,
     /// The firmware's own command line.
     pub command_line: Text<MAX_COMMAND_LINE_BYTES>,
     /// The file of the host's kernel, where the loader put it.

@@ -321,3 +321,29 @@ fn the_largest_trees_take_time_in_proportion() {
         assert!(seconds < 60.0);
     }
 }
+
+#[test]
+fn debug_registers_of_cpus_are_not_the_hosts() {
+    let mut tree = small_machine();
+    for (name, kind, at, status) in [
+        ("debug@850000", &b"arm,coresight-cpu-debug\0arm,primecell\0"[..], 0x85_0000, "okay"),
+        ("debug@851000", b"arm,coresight-cpu-debug\0arm,primecell\0", 0x85_1000, "disabled"),
+        ("cti@900000", b"arm,coresight-cti\0arm,primecell\0", 0x90_0000, "okay"),
+        ("etm@a00000", b"arm,coresight-etm4x\0arm,primecell\0", 0xa0_0000, "okay"),
+    ] {
+        tree.begin(name).property("compatible", kind);
+        tree.property("status", std::format!("{status}\0").as_bytes());
+        tree.cells("reg", &[0, at, 0, 0x1000]).end();
+    }
+    let dtb = tree.begin("chosen").end().end().build();
+    // Those that the tree disables answer all the same; neighbours are one range.
+    let frames = parse(&dtb).unwrap().debug_frames;
+    assert_eq!(*frames, [region(0x85_0000, 0x85_2000), region(0x90_0000, 0x90_1000)]);
+    let new = edited(&dtb, 4096).unwrap();
+    let nodes: Vec<_> = list(&new).into_iter().map(|entry| entry.0).collect();
+    assert!(
+        !nodes.iter().any(|path| path.contains("debug@") || path.contains("cti@")),
+        "{nodes:?}"
+    );
+    assert!(nodes.iter().any(|path| path == "/etm@a00000"));
+}

@@ -1,17 +1,21 @@
 //! The devices that the firmware itself needs: UART, PSCI, interrupt controller, timer.
 
-use verdigris_abi::Pa;
+use verdigris_abi::{PAGE_SIZE, Pa};
 
 use super::error::Error;
 use super::node::{self, Cells, Node, Tree};
 use crate::list::List;
-use crate::machine::{Conduit, Gic, GicVersion, Timer};
+use crate::machine::{Conduit, Gic, GicVersion, MAX_DEBUG_FRAMES, Timer};
+use crate::region::Region;
 
 const PL011: &[&str] = &["arm,pl011"];
 const GIC_V2: &[&str] = &["arm,cortex-a15-gic", "arm,gic-400", "arm,cortex-a7-gic"];
 const GIC_V3: &[&str] = &["arm,gic-v3"];
 /// Version 0.1 ("arm,psci") chose its own function numbers: no Arm v8 machine has it alone.
 const PSCI: &[&str] = &["arm,psci-0.2", "arm,psci-1.0"];
+/// External debug registers, and the cross triggers that halt CPUs (Linux, bindings/arm/arm,coresight-*.yaml).
+pub(crate) const DEBUG: &[&str] =
+    &["arm,coresight-cpu-debug", "arm,coresight-cti", "arm,coresight-cti-v8-arch"];
 const TIMER: &[&str] = &["arm,armv8-timer"];
 
 /// A node whose `reg` holds addresses that the CPUs use.
@@ -28,6 +32,17 @@ fn find_device<'a, T>(
     tree: &Tree<'a>,
     mut visit: impl FnMut(&Device<'a>) -> Result<Option<T>, Error>,
 ) -> Result<Option<T>, Error> {
+    find_any_device(tree, |device| match node::is_enabled(&device.node)? {
+        true => visit(device),
+        false => Ok(None),
+    })
+}
+
+/// Does the same for disabled ones too.
+fn find_any_device<'a, T>(
+    tree: &Tree<'a>,
+    mut visit: impl FnMut(&Device<'a>) -> Result<Option<T>, Error>,
+) -> Result<Option<T>, Error> {
     // For each depth, how the node there writes its children's `reg`; `None` where it translates.
     let mut buses = [None; 17];
     buses[0] = Some(node::cells(&node::root(tree)?)?);
@@ -36,7 +51,6 @@ fn find_device<'a, T>(
         let (depth, node) = entry?;
         let parent = depth.checked_sub(1).and_then(|parent| buses.get(parent).copied().flatten());
         if let Some(cells) = parent
-            && node::is_enabled(&node)?
             && let Some(found) = visit(&Device { node, cells })?
         {
             return Ok(Some(found));
@@ -163,4 +177,36 @@ pub fn timer(tree: &Tree<'_>) -> Result<Timer, Error> {
         intid(interrupts, cells, index)
     };
     Ok(Timer { physical: at(1, "phys"), virt: at(2, "virt"), hypervisor: at(3, "hyp-phys") })
+}
+
+/// Lists where the debug registers of CPUs are, also those that the tree disables: they are there all the same.
+pub fn debug_frames(tree: &Tree<'_>) -> Result<List<Region, MAX_DEBUG_FRAMES>, Error> {
+    let mut frames: List<Region, MAX_DEBUG_FRAMES> = List::default();
+    find_any_device(tree, |device| {
+        if !node::is_compatible(&device.node, DEBUG)? {
+            return Ok(None::<()>);
+        }
+        let reg = node::property(&device.node, "reg")?.unwrap_or_default();
+        for region in device.cells.regions(reg, "reg of a CPU's debug registers")? {
+            add_frame(&mut frames, region?)?;
+        }
+        Ok(None)
+    })?;
+    Ok(frames)
+}
+
+/// Adds a range, in whole pages; to the last one where it goes on from there.
+fn add_frame(frames: &mut List<Region, MAX_DEBUG_FRAMES>, region: Region) -> Result<(), Error> {
+    let what = "ranges of CPUs' debug registers";
+    let end = region.end().0.checked_next_multiple_of(PAGE_SIZE).map(Pa);
+    let end = end.ok_or(Error::Invalid(what))?;
+    let mut start = region.start().align_down(PAGE_SIZE);
+    if let Some(last) = frames.last().copied()
+        && last.end() == start
+    {
+        frames.remove(frames.len() - 1);
+        start = last.start();
+    }
+    let region = Region::new(start, end).ok_or(Error::Invalid(what))?;
+    frames.push(region).map_err(|_| Error::TooMany { what, limit: MAX_DEBUG_FRAMES })
 }

@@ -20,6 +20,7 @@ pub use error::{Error, Flaw};
 use crate::board::Board;
 use crate::machine::Machine;
 pub(crate) use chosen::{KERNEL, RAMDISK};
+pub(crate) use devices::DEBUG;
 pub(crate) use node::Cells;
 use node::Tree;
 
@@ -39,6 +40,7 @@ pub fn parse(dtb: &[u8]) -> Result<Machine, Error> {
         uart: devices::uart(&tree)?.unwrap_or(board.uart),
         gic: devices::gic(&tree)?,
         timer: devices::timer(&tree)?,
+        debug_frames: devices::debug_frames(&tree)?,
         command_line: chosen::command_line(&tree)?,
         kernel: chosen::module(&tree, chosen::KERNEL)?,
         ramdisk: chosen::ramdisk(&tree)?,

@@ -101,14 +101,16 @@ fn for_each_range(
     mut f: impl FnMut(Region, Attributes),
 ) {
     let mut next = Pa(0);
+    // Debug registers of one CPU make another execute instructions, at EL2 too.
+    let holes = || machine.debug_frames.iter().copied();
     for &bank in machine.memory.iter() {
         let gap = Region::new(next, bank.start()).expect("RAM is in ascending order");
-        gap.for_each_outside(core::iter::empty(), |part| f(part, Attributes::HOST_DEVICE));
+        gap.for_each_outside(holes(), |part| f(part, Attributes::HOST_DEVICE));
         bank.for_each_outside([kept].into_iter(), |part| f(part, Attributes::HOST_RAM));
         next = bank.end();
     }
     let rest = Region::new(next, Pa(1 << bits)).expect("RAM is inside the board's addresses");
-    rest.for_each_outside(core::iter::empty(), |part| f(part, Attributes::HOST_DEVICE));
+    rest.for_each_outside(holes(), |part| f(part, Attributes::HOST_DEVICE));
 }
 
 /// Sets this CPU's registers for the host: controls, traps, stage 2.
