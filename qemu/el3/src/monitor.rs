@@ -299,7 +299,9 @@ fn exit(status: u64) -> ! {
     unsafe {
         asm!("hlt #0xf000", in("x0") 0x20u64, in("x1") &raw const block, options(nostack));
     }
-    loop {}
+    loop {
+        core::hint::spin_loop();
+    }
 }
 
 #[panic_handler]

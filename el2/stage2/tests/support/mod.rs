@@ -42,6 +42,8 @@ pub enum Step {
 
 /// What a test looks at, or does as another CPU, while the engine works.
 type Watch = Box<dyn Fn(&Machine, Step)>;
+/// The same, whenever a page is looked at as a table.
+type AtTable = Box<dyn Fn(&Machine, TablePage)>;
 /// The same, once.
 pub type Meanwhile = Box<dyn FnOnce(&Machine)>;
 
@@ -70,7 +72,7 @@ pub struct Machine {
     /// What another CPU does before this one looks at the n-th group of eight entries from now on.
     pub before_look: RefCell<Option<(usize, Meanwhile)>>,
     /// What other CPUs do whenever this one makes a page a table: nothing of it may look at tables.
-    pub at_table: RefCell<Option<Box<dyn Fn(&Machine, TablePage)>>>,
+    pub at_table: RefCell<Option<AtTable>>,
     /// The step before, and whether the VMID was read right after a `dsb ish`.
     last: Cell<Option<Step>>,
     is_ordered: Cell<bool>,
