@@ -3,7 +3,7 @@
 //! ID registers say what a CPU has, not what EL3 lets others use of it: a bit of EL3's turns each access
 //! below into a trap there. No register tells which. So the firmware tries the first register of each group once on
 //! each CPU (`access.rs`), and what fails counts as not there: [`Group::hide`] takes it out of the ID registers
-//! that all else follows from. A trap is answered by an UNDEFINED instruction at EL2 where EL3 is TF-A of 2.10 or
+//! that all else follows from. A trap is answered by an UNDEFINED instruction at EL2 where EL3 is TF-A of 2.11 or
 //! later; an older one stops the machine, and then the last line of `log=debug` names the group.
 //!
 //! What a hidden group leaves to the host is the host's: it reads the CPU's own ID registers.
