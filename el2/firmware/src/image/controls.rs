@@ -26,10 +26,10 @@ macro_rules! for_each_optional {
             1 "s3_4_c12_c11_0" |all| all.ich_hcr; // ICH_HCR_EL2
             2 "s3_4_c1_c1_4" |all| all.fine.map(|fine| fine.hfgrtr); // HFGRTR_EL2
             3 "s3_4_c1_c1_5" |all| all.fine.map(|fine| fine.hfgwtr); // HFGWTR_EL2
-            4 "s3_4_c1_c2_2" |all| all.hcrx; // HCRX_EL2
-            5 "s3_4_c10_c5_0" |all| all.mpam2; // MPAM2_EL2
-            6 "s3_4_c10_c4_0" |all| all.mpamhcr; // MPAMHCR_EL2
-            7 "s3_4_c1_c1_6" |all| all.fine.map(|fine| fine.hfgitr); // HFGITR_EL2
+            4 "s3_4_c1_c1_6" |all| all.fine.map(|fine| fine.hfgitr); // HFGITR_EL2
+            5 "s3_4_c1_c2_2" |all| all.hcrx; // HCRX_EL2
+            6 "s3_4_c10_c5_0" |all| all.mpam2; // MPAM2_EL2
+            7 "s3_4_c10_c4_0" |all| all.mpamhcr; // MPAMHCR_EL2
             8 "s3_4_c3_c1_4" |all| all.fine.map(|fine| fine.hdfgrtr); // HDFGRTR_EL2
             9 "s3_4_c3_c1_5" |all| all.fine.map(|fine| fine.hdfgwtr); // HDFGWTR_EL2
             10 "s3_4_c3_c1_6" |all| all.fine.and_then(|fine| fine.hafgrtr); // HAFGRTR_EL2
@@ -50,8 +50,8 @@ macro_rules! for_each_optional {
 const OPTIONAL_COUNT: usize = 20;
 /// The first two, as bits: a CPU has both or none, so they are written together.
 const INTERRUPTS: u32 = 0b11;
-/// The two behind these; likewise.
-const FINE: u32 = 0b1100;
+/// The three behind these; likewise.
+const FINE: u32 = 0b1_1100;
 /// No register: HCR_EL2 is written between a DSB and an ISB, by an erratum.
 const HCR_BARRIERS: u32 = 1 << 31;
 /// All others.

@@ -19,7 +19,7 @@ use verdigris_stage2::{Access as FaultAccess, FaultKind};
 
 use super::percpu::PerCpu;
 use super::presence::Stay;
-use super::recover::{Interrupted, fallible};
+use super::recover::fallible;
 use super::switch::Parts;
 use super::vm_env::VmEnv;
 use super::{crash, sysreg};
@@ -34,7 +34,7 @@ pub extern "C" fn guest_fault(syndrome: u64, percpu: &PerCpu) -> bool {
     } else {
         let status = FaultStatus::Permission((syndrome & 3) as i8);
         let abort = Abort::with_status(status, Syndrome(syndrome));
-        (FaultKind::Permission, wanted(&abort), denied_ipa(&abort, percpu.cpu().parts))
+        (FaultKind::Permission, wanted(&abort), denied_ipa(&abort, percpu.parts.get()))
     };
     let (Some(ipa), Some(vm)) = (ipa, percpu.running.get()) else { return false };
     let _stay = Stay::begin(percpu.index());
@@ -63,18 +63,23 @@ fn denied_ipa(abort: &Abort, parts: Parts) -> Option<Ipa> {
 /// PAR_EL1. `None` also where a table of it can't be read.
 #[inline]
 pub fn translate(address: u64, parts: Parts) -> Option<Ipa> {
-    let exit = Interrupted::remember();
     parts.keep_par_apart();
     let saved = sysreg::read!("par_el1");
-    let failed: u64;
-    // SAFETY: an address translation changes PAR_EL1 alone, which is put back. The walk may fail by an
-    // exception at EL2: then what the guest was left by is put back too.
+    // SAFETY: an address translation changes PAR_EL1 alone, which is put back. Its walk may fail by an exception
+    // at EL2: then what the guest was left by is put back too (`recover::Interrupted` says what, and why), and the
+    // answer is that of a translation that failed (F).
     let par = unsafe {
         core::arch::asm!(
-            "mov {failed}, xzr",
-            fallible!("at s1e1r, {address}", "mov {failed}, #1"),
+            fallible!(
+                "at s1e1r, {address}",
+                "msr elr_el2, {elr}\nmsr spsr_el2, {spsr}\nmsr esr_el2, {esr}\nmsr far_el2, {address}\n\
+                 msr sp_el0, {sp_el0}\nmov {elr}, #1\nmsr par_el1, {elr}"
+            ),
             address = in(reg) address,
-            failed = out(reg) failed,
+            elr = inout(reg) sysreg::read!("elr_el2") => _,
+            spsr = in(reg) sysreg::read!("spsr_el2"),
+            esr = in(reg) sysreg::read!("esr_el2"),
+            sp_el0 = in(reg) sysreg::read!("sp_el0"),
             options(nostack, preserves_flags),
         );
         sysreg::isb();
@@ -83,12 +88,6 @@ pub fn translate(address: u64, parts: Parts) -> Option<Ipa> {
         par
     };
     parts.keep_par_apart();
-    if failed != 0 {
-        exit.restore();
-        // SAFETY: the address that the guest's abort reported.
-        unsafe { sysreg::write!("far_el2", address) };
-        return None;
-    }
     // PA, bits 51:12; F, bit 0 (Arm ARM D24.2 PAR_EL1).
     let page = hpfar_to_ipa((par & 0x000f_ffff_ffff_f000) >> 8);
     (par & 1 == 0).then_some(Ipa(page.0 | address & (PAGE_SIZE - 1)))

@@ -11,7 +11,7 @@ use core::mem::offset_of;
 use spin::Once;
 use verdigris_abi::MAX_CPUS;
 
-use super::switch::HostState;
+use super::switch::{HostState, Parts};
 use super::sysreg;
 use super::system::Cpu;
 use super::vm::Vm;
@@ -47,6 +47,8 @@ pub struct PerCpu {
     index: Cell<usize>,
     /// The VM that runs on it: what a fault of its guest asks.
     pub running: Cell<Option<&'static Vm>>,
+    /// What the world switch does on it: as in `cpu`, for those in a hurry.
+    pub parts: Cell<Parts>,
     /// Registers at a crash.
     pub crash: UnsafeCell<CrashRegisters>,
     /// Its affinity, as MPIDR_EL1 has it, without the flag bits.
@@ -85,6 +87,7 @@ impl PerCpu {
             host: HostState::new(),
             index: Cell::new(0),
             running: Cell::new(None),
+            parts: Cell::new(Parts::NONE),
             crash: UnsafeCell::new(CrashRegisters { x: [0; 31], sp: 0 }),
             affinity: Cell::new(0),
             fp_area: Cell::new(0),

@@ -17,9 +17,9 @@ use verdigris_platform::tree::declared_bytes;
 use verdigris_platform::{BOARDS, ImageHeader, Machine, Region, host_tree, placement};
 
 use super::percpu::PerCpu;
+use super::recover::try_read;
 use super::{
-    banner, cache, console, crash, host, identify, memory, mmu, percpu, power, sysreg, system,
-    vmids,
+    banner, cache, console, crash, host, identify, memory, mmu, percpu, power, system, vmids,
 };
 
 /// How much of the device tree must be readable to learn its size.
@@ -39,7 +39,7 @@ pub extern "C" fn main(tree_address: u64) -> ! {
     let machine = expect("the device tree", verdigris_platform::parse(tree));
     expect("the console", console::open(machine.uart));
     let options = apply_options(&machine);
-    if cpu::lets_el2_be_halted(sysreg::read!("s2_0_c7_c14_6")) {
+    if try_read!("s2_0_c7_c14_6").is_some_and(cpu::lets_el2_be_halted) {
         warn!(
             "debug authentication is on: the host can halt CPUs inside EL2 (DBGAUTHSTATUS_EL1.NSID)"
         );
@@ -75,6 +75,7 @@ pub extern "C" fn secondary_main(percpu: &PerCpu) -> ! {
 fn admit(percpu: &PerCpu, id: IdRegisters) {
     match system::admit(id) {
         Ok(cpu) => {
+            percpu.parts.set(cpu.parts);
             percpu.cpu.call_once(|| cpu);
         }
         Err(refusal) => power::refuse(percpu, refusal),

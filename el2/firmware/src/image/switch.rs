@@ -121,6 +121,9 @@ const AUXILIARY: usize = Group::Auxiliary as usize;
 pub struct Parts(u32);
 
 impl Parts {
+    /// Of a CPU that doesn't know itself yet.
+    pub const NONE: Self = Self(0);
+
     const POINTER_AUTH: u32 = 1 << 0;
     const RAS: u32 = 1 << 1;
     /// The host's records of its own run are stopped.
