@@ -25,6 +25,8 @@ const OF_DRIVER: &[&str] = &[
 ];
 /// How a line of the firmware's begins that tells of a bug of its own.
 const OF_FIRMWARE: &str = "verdigris: ERROR: ";
+/// What a test has the kernel say.
+const ON_PURPOSE: &str = "sysrq triggered crash";
 /// How many lines are shown of a complaint.
 const SHOWN_LINES: usize = 12;
 
@@ -46,7 +48,7 @@ pub fn first(lines: &[String]) -> Option<String> {
 
 fn is_wrong(text: &str) -> bool {
     let of_driver = |text: &str| OF_DRIVER.iter().any(|words| text.contains(words));
-    OF_KERNEL.iter().any(|start| text.starts_with(start))
+    OF_KERNEL.iter().any(|start| text.starts_with(start)) && !text.ends_with(ON_PURPOSE)
         || text.strip_prefix(DRIVER).is_some_and(of_driver)
 }
 

@@ -41,6 +41,8 @@ enum Item {
     Memory,
     Vmm,
     El3,
+    /// A folder to lay over the root.
+    NextKernel,
 }
 
 /// What offers `/dev/kvm`, in the user's words.
@@ -187,6 +189,7 @@ impl Lab {
             Item::Suite => build::suite()?,
             Item::Guest => build::guest()?,
             Item::Memory => self.make_memory_root()?,
+            Item::NextKernel => self.make_next_kernel_root()?,
             Item::Vmm => build::vmm()?,
             Item::El3 => build::el3()?,
             Item::Driver => {
@@ -230,6 +233,26 @@ impl Lab {
             files.push((file, to));
         }
         for (from, to) in files {
+            std::fs::create_dir_all(to.parent().context("a file of a folder")?)?;
+            std::fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+        }
+        Ok(folder)
+    }
+
+    /// Returns a folder to lay over the host's root: a kernel to start after this one, and what that is to do.
+    pub fn next_kernel_root(&self) -> Result<PathBuf> {
+        self.item(Item::NextKernel)
+    }
+
+    fn make_next_kernel_root(&self) -> Result<PathBuf> {
+        let folder = paths::target().join("run/next-kernel-root");
+        let jobs = paths::root().join("linux/host/kernels");
+        for (from, to) in [
+            (self.kernel.clone(), "boot/Image"),
+            (jobs.join("second"), "lib/verdigris/second"),
+            (jobs.join("third"), "lib/verdigris/third"),
+        ] {
+            let to = folder.join(to);
             std::fs::create_dir_all(to.parent().context("a file of a folder")?)?;
             std::fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
         }

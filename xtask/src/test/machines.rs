@@ -204,6 +204,9 @@ fn run_one(lab: &Lab, run: &Run, soak: Duration, only: &[String]) -> Result<Vec<
     if run.memory {
         trial.overlays.push(lab.memory_root()?);
     }
+    if run.next_kernel {
+        trial.overlays.push(lab.next_kernel_root()?);
+    }
     if run.is_narrowed_by(only) {
         only.iter().for_each(|word| trial.command += &format!(" {word}"));
     }

@@ -131,6 +131,11 @@ const PARTS: &[Part] = &[
     part("sweep", "a guest executes every system instruction", Machines(runs::SWEEP)),
     part("bench", "no call costs more than it once did", Function(bench)),
     part("memory", "Linux manages the memory of guests", Machines(runs::MEMORY)),
+    part(
+        "kernels",
+        "the host's kernel reads all memory, goes by kexec, and dumps after a panic",
+        Machines(runs::KERNELS),
+    ),
     part("newest", "the newest kernel of Debian's as host", Function(machines::newest)),
     only_by_name(part(
         "figures",

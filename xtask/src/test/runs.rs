@@ -23,6 +23,8 @@ pub struct Run {
     pub(super) driver: Option<&'static str>,
     /// Whether the host's root has the memory suite.
     pub(super) memory: bool,
+    /// Whether it has a kernel to start after this one, and what that is to do.
+    pub(super) next_kernel: bool,
     /// How long the machine may run, besides what it soaks.
     pub(super) timeout: Duration,
     /// Whether its command is the virtual machine monitor's.
@@ -66,6 +68,7 @@ pub(super) const fn run(name: &'static str, cpu: &'static str, smp: u32) -> Run 
         el3: None,
         driver: Some("raw=1"),
         memory: false,
+        next_kernel: false,
         timeout: TIMEOUT,
         vmm: false,
         command: "verdigris-suite test --group suite",
@@ -228,11 +231,27 @@ pub const NEWEST: &[Run] = &[
     demo(run("run-newest", "max", 4)),
 ];
 
+/// What reads all of the host's memory; then a kernel that kexec starts while guests run, and one that a panic does.
+/// The machine's status is the last kernel's.
+const KERNELS_COMMAND: &str =
+    "verdigris-memory test --group kernel && verdigris-memory kexec 'sh /lib/verdigris/second'";
+
+const fn kernels(run: Run) -> Run {
+    let driver = if run.own_kvm { None } else { Some("") };
+    Run { next_kernel: true, driver, ..group(memory(run), KERNELS_COMMAND) }
+}
+
+/// The host's own kernel, beside memory that guests were given.
+pub const KERNELS: &[Run] =
+    &[kernels(run("kernels-max", "max", 4)), kernels(run("kernels-neoverse-n1", "neoverse-n1", 4))];
+
 /// The same program on Linux's own KVM: what a test says of Linux must be so.
 pub const MEMORY_KVM: &[Run] = &[
     memory(own_kvm(run("memory-kvm-max", "max", 4))),
     memory(own_kvm(run("memory-kvm-cortex-a57", "cortex-a57", 4))),
     placement(own_kvm(run("memory-kvm-placement-max", "max", 4))),
+    kernels(own_kvm(run("memory-kvm-kernels-max", "max", 4))),
+    kernels(own_kvm(run("memory-kvm-kernels-neoverse-n1", "neoverse-n1", 4))),
 ];
 
 /// What ageing, reclaim and faults cost, with and without the flush epoch.

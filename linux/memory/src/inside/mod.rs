@@ -7,6 +7,7 @@ mod disturb;
 mod guest;
 mod ledger;
 mod leftovers;
+mod next;
 mod pagemap;
 mod region;
 mod swap;
@@ -26,7 +27,11 @@ use crate::settings::Settings;
 const USAGE: &str = "\
 usage: verdigris-memory COMMAND
   test [--group GROUP] [--list] [NAME...]   run tests of a group (all, or those that match), in KTAP
-groups: memory (unless another is given), placement (wants a machine whose memory is not in pieces yet), figures";
+  kexec COMMAND                             while guests run, start the kernel of /boot/Image, which does COMMAND
+  crash COMMAND                             the same by a panic, in the memory of crashkernel=
+  touch                                     write and read back nearly all memory that is free
+groups: memory (unless another is given), placement (wants a machine whose memory is not in pieces yet), figures,
+kernel (what reads all of the host's memory)";
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
@@ -35,8 +40,18 @@ pub fn main() -> ExitCode {
     match words[..] {
         ["test", ref options @ ..] => test(options),
         ["exec", name] => execute(name),
+        ["kexec", command] => failed(&next::start(next::Way::Kexec, command)),
+        ["crash", command] => failed(&next::start(next::Way::Crash, command)),
+        ["touch"] => {
+            next::touch_memory().map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+        }
         _ => usage(),
     }
+}
+
+fn failed(error: &std::io::Error) -> ExitCode {
+    eprintln!("verdigris-memory: {error}");
+    ExitCode::FAILURE
 }
 
 fn usage() -> ExitCode {

@@ -9,6 +9,7 @@ mod dirty;
 mod figures;
 mod huge;
 mod killed;
+mod kernel;
 mod merging;
 mod migration;
 mod sharing;
@@ -17,7 +18,7 @@ mod spinning;
 mod support;
 mod swapping;
 mod together;
-mod uapi;
+pub mod uapi;
 mod userfaults;
 mod windows;
 
@@ -36,6 +37,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         huge::TESTS,
         killed::TESTS,
         killed::VICTIMS,
+        kernel::TESTS,
         merging::TESTS,
         migration::TESTS,
         sharing::TESTS,

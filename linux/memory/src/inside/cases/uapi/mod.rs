@@ -2,7 +2,7 @@
 //!
 //! The same expectations hold on Linux's KVM, where a test doesn't say otherwise: that is how they were found.
 
-mod code;
+pub mod code;
 mod files;
 mod mistakes;
 mod offers;
