@@ -160,6 +160,12 @@ impl Tiny {
         Ok(self.reason())
     }
 
+    /// Locks all that a vCPU shares into memory, which touches each of its pages.
+    pub fn lock_area(&self) -> Result<()> {
+        // SAFETY: mapped as long as self; nothing of it changes.
+        sys::check(unsafe { libc::mlock(self.run.cast(), self.run_bytes) }.into()).map(|_| ())
+    }
+
     /// Returns the reason of the last exit.
     pub fn reason(&self) -> u32 {
         // SAFETY: mapped as long as self; the kernel writes it within calls of ours.

@@ -20,7 +20,7 @@ use crate::inside::sys::{self, PAGE, WRITE, ioctl_number, request};
 
 test_table! { "memory", 30:
     a_fault_without_memory_tells_where, memory_comes_by_the_second_call, memory_joins, an_exit_that_nobody_explains,
-    pointers_are_signed,
+    pointers_are_signed, the_area_of_a_vcpu_can_be_locked, udev_says_who_may_use_the_device,
 }
 
 /// KVM_EXIT_* (linux/kvm.h).
@@ -230,4 +230,16 @@ fn pointers_are_signed() {
     let other = sign(0xfedc_ba98_7654_3211, POINTER);
     assert_eq!(other[1], POINTER);
     assert!(other[0] != signed && other[2] != code, "other keys: {other:#x?}");
+}
+
+/// All pages that KVM_GET_VCPU_MMAP_SIZE tells are there: the second is kept for coalesced MMIO.
+fn the_area_of_a_vcpu_can_be_locked() {
+    Tiny::new(&[FOREVER], 0).lock_area().expect("all pages of the area");
+}
+
+/// The kernel's KVM gives its device no mode, so that only root has it until udev's rules say who else.
+fn udev_says_who_may_use_the_device() {
+    let told = fs::read_to_string("/sys/class/misc/kvm/uevent").expect("the device");
+    assert!(told.contains("DEVNAME=kvm"), "{told}");
+    assert!(!told.contains("DEVMODE="), "{told}");
 }
