@@ -225,6 +225,7 @@ struct vg_vcpu;
  * @vcpus: by index; under @lock for writing
  * @stats: counters, see enum vg_stat
  * @stats_id: name of its statistics: "kvm-<pid>"
+ * @stats_file: the same in debugfs, as text
  */
 struct vg_vm {
 	struct kref users;
@@ -263,6 +264,7 @@ struct vg_vm {
 
 	atomic64_t stats[VG_STATS];
 	char stats_id[24];
+	struct dentry *stats_file;
 };
 
 /**
@@ -355,6 +357,7 @@ static inline void vg_add(struct vg_vm *vm, enum vg_stat stat, s64 n)
 }
 
 /* kvm_main.c: what is allocated for each VM, vCPU and slot, so that who looks sees what is left */
+extern struct dentry *vg_debug_folder;
 extern struct kmem_cache *vg_vm_cache;
 extern struct kmem_cache *vg_vcpu_cache;
 extern struct kmem_cache *vg_slot_cache;
@@ -491,6 +494,8 @@ bool vg_is_zero_id(u64 id);
 
 /* kvm_stats.c */
 int vg_vm_stats_fd(struct vg_vm *vm);
+void vg_vm_stats_show(struct vg_vm *vm);
+void vg_vm_stats_hide(struct vg_vm *vm);
 int vg_vcpu_stats_fd(struct vg_vcpu *vcpu);
 
 /* kvm_points.c: where tests have threads sleep, and exits that no guest can cause */

@@ -24,7 +24,7 @@ struct kmem_cache *vg_vm_cache;
 struct kmem_cache *vg_vcpu_cache;
 struct kmem_cache *vg_slot_cache;
 
-static struct dentry *debug_folder;
+struct dentry *vg_debug_folder;
 
 static int kvm_open(struct inode *inode, struct file *filp)
 {
@@ -133,10 +133,10 @@ int vg_kvm_register(void)
 		       ret == -EBUSY ? ": somebody else has it" : "");
 		return ret;
 	}
-	debug_folder = debugfs_create_dir("verdigris", NULL);
-	debugfs_create_file_unsafe("vms", 0444, debug_folder, NULL, &vms_fops);
-	debugfs_create_file_unsafe("donated_pages", 0444, debug_folder, NULL, &donated_fops);
-	debugfs_create_file_unsafe("shares", 0400, debug_folder, NULL, &shares_fops);
+	vg_debug_folder = debugfs_create_dir("verdigris", NULL);
+	debugfs_create_file_unsafe("vms", 0444, vg_debug_folder, NULL, &vms_fops);
+	debugfs_create_file_unsafe("donated_pages", 0444, vg_debug_folder, NULL, &donated_fops);
+	debugfs_create_file_unsafe("shares", 0400, vg_debug_folder, NULL, &shares_fops);
 	pr_info("/dev/kvm is offered\n");
 	return 0;
 }
@@ -149,7 +149,7 @@ int vg_kvm_register(void)
  */
 void vg_kvm_unregister(void)
 {
-	debugfs_remove(debug_folder);
+	debugfs_remove(vg_debug_folder);
 	misc_deregister(&kvm_device);
 	caches_destroy();
 }

@@ -11,11 +11,13 @@
  * the interface, where the numbers come from too.
  */
 #include <linux/anon_inodes.h>
+#include <linux/debugfs.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/kernel.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
 
 #include "calls.h"
@@ -223,6 +225,46 @@ static const struct file_operations vcpu_stats_fops = {
 	.release = vcpu_stats_release,
 	.llseek = noop_llseek,
 };
+
+/* The file holds no reference: removing it waits for who reads it. */
+static int vm_text_show(struct seq_file *seq, void *unused)
+{
+	struct image image;
+	unsigned int i;
+	int ret = image_new(&image, VG_STATS + ARRAY_SIZE(fw_names));
+
+	if (ret)
+		return ret;
+	ret = fill_vm(&image, seq->private);
+	for (i = 0; !ret && i < image.header->num_desc; i++)
+		seq_printf(seq, "%-28s %llu\n", image.descriptions[i].name, image.values[i]);
+	kvfree(image.header);
+	return ret;
+}
+DEFINE_SHOW_ATTRIBUTE(vm_text);
+
+/**
+ * vg_vm_stats_show() - shows the statistics of a VM in debugfs, as text
+ * @vm: the VM, known to the firmware
+ *
+ * The file's name is that of its process and its handle: a process can have several.
+ */
+void vg_vm_stats_show(struct vg_vm *vm)
+{
+	char name[48];
+
+	snprintf(name, sizeof(name), "%s-%llx", vm->stats_id, vm->handle);
+	vm->stats_file = debugfs_create_file(name, 0400, vg_debug_folder, vm, &vm_text_fops);
+}
+
+/**
+ * vg_vm_stats_hide() - takes that file away
+ * @vm: the VM, which may have none
+ */
+void vg_vm_stats_hide(struct vg_vm *vm)
+{
+	debugfs_remove(vm->stats_file);
+}
 
 /* Takes a reference to the VM for the file, which its release gives back. */
 static int open_file(const char *name, const struct file_operations *fops, void *private,

@@ -99,6 +99,7 @@ static void vm_end(struct kref *users)
 {
 	struct vg_vm *vm = container_of(users, struct vg_vm, users);
 
+	vg_vm_stats_hide(vm);
 	vg_life_remove(vm);
 	vg_notifier_unregister(vm);
 	vg_age_stop(vm);
@@ -359,6 +360,7 @@ int vg_vm_create(unsigned long type)
 	vg_life_begun();
 	if (IS_ERR(vm))
 		return PTR_ERR(vm);
+	vg_vm_stats_show(vm);
 	fd = anon_inode_getfd("kvm-vm", &vm_fops, vm, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		vg_vm_put(vm);

@@ -22,7 +22,31 @@ pub fn docs(_: &Context, tally: &mut Tally) -> Result<()> {
     for item in call::ITEMS {
         tally.judge(item.name, &has_section(&text, item.name, item.value));
     }
+    tally.judge("counters of the driver", &counters());
     Ok(())
+}
+
+/// Looks for each of the driver's counters of a VM in the table that explains them.
+fn counters() -> Result<()> {
+    let read = |name: &str| {
+        let path = paths::root().join(name);
+        std::fs::read_to_string(&path).with_context(|| format!("no {}", path.display()))
+    };
+    let (source, text) = (read("linux/driver/kvm_stats.c")?, read("docs/kvm.md")?);
+    let names = counter_names(&source);
+    ensure!(!names.is_empty(), "kvm_stats.c names no counter");
+    let cells = text.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let told: Vec<_> = cells.flat_map(|cell| cell.split(", ")).collect();
+    let missing: Vec<_> =
+        names.iter().filter(|name| !told.contains(&format!("`{name}`").as_str())).collect();
+    ensure!(missing.is_empty(), "docs/kvm.md does not explain {missing:?}");
+    Ok(())
+}
+
+/// Reads `[VG_STAT_X] = { "name" },` and `[VG_STAT_X] = { "name", .is_gauge = true },`.
+fn counter_names(source: &str) -> Vec<&str> {
+    let rows = source.lines().filter(|line| line.trim().starts_with("[VG_STAT_"));
+    rows.filter_map(|row| row.split('"').nth(1)).collect()
 }
 
 fn has_section(text: &str, name: &str, number: i64) -> Result<()> {
@@ -36,6 +60,13 @@ fn has_section(text: &str, name: &str, number: i64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_counter_is_explained() {
+        counters().unwrap();
+        let source = "\t[VG_STAT_A] = { \"a\" },\n\t[VG_STAT_B] = { \"b_c\", .is_gauge = true },\n{ \"d\" },";
+        assert_eq!(counter_names(source), ["a", "b_c"]);
+    }
 
     #[test]
     fn name_and_number_must_both_be_there() {

@@ -62,5 +62,25 @@ fn statistics_by_name() {
         assert!(now["pages_mapped"] - before["pages_mapped"] >= 64);
         let of_firmware = now.keys().filter(|name| name.starts_with("fw_")).count();
         assert!(of_firmware > 10, "{of_firmware} counters of the firmware");
+        shown_as_text(now.keys());
     }
+}
+
+/// Compares with the file that shows a VM while it lives; of this process there is one.
+fn shown_as_text<'a>(names: impl Iterator<Item = &'a String>) {
+    let start = format!("kvm-{}-", std::process::id());
+    let folder = std::fs::read_dir("/sys/kernel/debug/verdigris").expect("debugfs");
+    let mut files = folder.map(|entry| entry.expect("debugfs").path());
+    let is_own = |file: &std::path::PathBuf| {
+        file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start))
+    };
+    let text = std::fs::read_to_string(files.find(is_own).expect("a file of this VM"));
+    let text = text.expect("its counters");
+    let mut shown: Vec<_> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+    shown.sort_unstable();
+    let mut names: Vec<_> = names.map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(shown, names);
+    let faults = text.lines().find(|line| line.starts_with("faults ")).expect("faults");
+    assert_ne!(faults.split_whitespace().nth(1), Some("0"));
 }
