@@ -3,9 +3,9 @@
  * Memory given to the firmware for a VM: its structures and its tables.
  *
  * The one rule: a page goes back to the kernel only if the firmware says that
- * it is the host's and shared with nobody.  The kernel's first touch of a page
- * that is still donated would abort.  What the rule keeps back is lost on
- * purpose, and told; with a firmware that works there is none.
+ * it is the host's and shared with nobody.  Of a page that is still donated the
+ * kernel reads zeros, and its first write faults.  What the rule keeps back is
+ * lost on purpose, and told; with a firmware that works there is none.
  *
  * Pages are given in chunks, because each chunk costs the host's own stage 2
  * one broken block and the firmware one call; they are split at once, so that

@@ -145,9 +145,11 @@ static int prepare_hibernation(void)
 		pr_err("hibernation is refused while VMs exist: their state is the firmware's, and no image has it. End them first\n");
 		ret = -EBUSY;
 	} else if (life == OPEN) {
-		WRITE_ONCE(life, HIBERNATING);
 		/* Nothing of this kernel's memory is the firmware's. */
 		ret = verdigris_host_reset();
+		/* Who refuses is not told of the end: see notifier_call_chain_robust(). */
+		if (!ret)
+			WRITE_ONCE(life, HIBERNATING);
 	}
 	up_write(&life_lock);
 	return ret;

@@ -5,8 +5,11 @@
  * The one rule: a page goes back to the kernel only if the firmware says that
  * it is the host's and shared with nobody.  A page that a VM still maps would
  * be read and written by a guest after the kernel gave it to somebody else; one
- * that is still donated would abort the kernel's first access.  What the rule
- * keeps back is lost on purpose, and told.
+ * that is still donated reads as zeros, and the kernel's first write faults.
+ * What the rule keeps back is lost on purpose, and told.
+ *
+ * Donated pages are not marked as PageOffline here, as those of /dev/kvm are: the
+ * process has them mapped, and a page's type takes the place of its map count.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
