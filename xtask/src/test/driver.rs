@@ -43,8 +43,6 @@ fn style(script: &Path) -> Result<()> {
             continue;
         }
         let mut perl = Command::new("perl");
-        // It leaves a file of the words that it knows where it runs.
-        perl.current_dir(paths::target());
         perl.arg(script).args(["--no-tree", "--terse", "--no-summary", "--quiet", "--strict"]);
         // ENOSYS is what user space of KVM expects for an access that can't be decoded; kvm.h is a
         // header of the kernel's too.
