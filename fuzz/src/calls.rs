@@ -47,6 +47,8 @@ fn write(call: &Call) -> (u32, Written) {
         Call::PageState { page } => (0x03, vec![(1, page.0)]),
         Call::DebugCrash { kind, hole } => (0x04, vec![(1, kind), (2, hole)]),
         Call::VmLayout { ipa_bits } => (0x05, vec![(1, ipa_bits.into())]),
+        Call::MemoryAdd { range } => (0x06, vec![(1, range.start().0), (2, range.page_count())]),
+        Call::MemoryRemove { range } => (0x07, vec![(1, range.start().0), (2, range.page_count())]),
         Call::VmCreate { ipa_bits, region } => (0x10, vec![(1, ipa_bits.into()), (2, region.0)]),
         Call::VmDestroy { vm } => (0x11, vec![(1, handle(vm))]),
         Call::VmDonate { vm, pages } => {

@@ -16,6 +16,8 @@
 int verdigris_find_firmware(void);
 int verdigris_host_reset(void);
 int verdigris_vm_destroy(u64 vm);
+int verdigris_added_register(void);
+void verdigris_added_unregister(void);
 unsigned long verdigris_page_shares(phys_addr_t pa);
 bool verdigris_page_is_foreign(phys_addr_t pa);
 bool verdigris_page_is_free(phys_addr_t pa);

@@ -37,15 +37,16 @@ static int __init verdigris_init(void)
 	ret = verdigris_host_reset();
 	if (ret)
 		return ret;
-	ret = vg_life_register();
+	ret = verdigris_added_register();
 	if (ret)
 		return ret;
+	ret = vg_life_register();
+	if (ret)
+		goto no_life;
 	if (raw) {
 		ret = raw_register();
-		if (ret) {
-			vg_life_unregister();
-			return ret;
-		}
+		if (ret)
+			goto no_raw;
 	}
 	/*
 	 * Last, because it may be opened at once, and then nothing may fail any more.
@@ -54,6 +55,12 @@ static int __init verdigris_init(void)
 	if (kvm && vg_kvm_register())
 		kvm = false;
 	return 0;
+
+no_raw:
+	vg_life_unregister();
+no_life:
+	verdigris_added_unregister();
+	return ret;
 }
 module_init(verdigris_init);
 
@@ -64,6 +71,7 @@ static void __exit verdigris_exit(void)
 	if (raw)
 		raw_unregister();
 	vg_life_unregister();
+	verdigris_added_unregister();
 }
 module_exit(verdigris_exit);
 

@@ -65,6 +65,10 @@
 #define VERDIGRIS_DEBUG_CRASH 0xc6000004U
 /* Returns the region sizes that a VM with a given IPA size needs. */
 #define VERDIGRIS_VM_LAYOUT 0xc6000005U
+/* Tells the firmware of memory that came after boot; resumable. */
+#define VERDIGRIS_MEMORY_ADD 0xc6000006U
+/* Tells the firmware that such memory goes; resumable. */
+#define VERDIGRIS_MEMORY_REMOVE 0xc6000007U
 /* Creates a VM in a donated region. */
 #define VERDIGRIS_VM_CREATE 0xc6000010U
 /* Ends a VM and gives back its memory; resumable. */

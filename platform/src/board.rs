@@ -6,6 +6,7 @@
 use verdigris_abi::Pa;
 
 use crate::qemu_virt;
+use crate::region::Region;
 
 /// What is known of a board beyond its device tree.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Board {
     pub uart: Pa,
     /// Bits of physical address that the host needs mapped: all RAM, and every window for devices.
     pub physical_address_bits: u32,
+    /// Where RAM may be, that of later included; no device is there. Empty where none comes after boot.
+    pub memory_window: Region,
 }
 
 /// All boards.

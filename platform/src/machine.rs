@@ -46,6 +46,8 @@ pub struct Machine {
     pub ramdisk: Option<Region>,
 }
 
+const GIB: u64 = 1 << 30;
+
 // Boot code returns it by value, through a few frames of a small stack.
 const _: () = assert!(size_of::<Machine>() <= 4096);
 
@@ -58,6 +60,15 @@ impl Machine {
     /// Returns the size of RAM in bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.memory.iter().map(|region| region.bytes()).sum()
+    }
+
+    /// Returns where memory may come after boot: what the board has for it above all RAM, from a boundary of
+    /// 1 GiB on. May be empty.
+    pub fn window_above(&self) -> Region {
+        let window = self.board.memory_window;
+        let ram_end = self.memory.iter().map(|bank| bank.end().0).max().unwrap_or(0);
+        let start = ram_end.max(window.start().0).next_multiple_of(GIB);
+        Region::new(Pa(start), window.end()).unwrap_or_default()
     }
 
     /// Lists what is reserved for good: memory that the host never takes for its own.

@@ -3,6 +3,14 @@
 use verdigris_abi::Pa;
 
 use crate::board::Board;
+use crate::region::Region;
+
+/// RAM begins at 1 GiB. Memory that is plugged (DIMMs, virtio-mem) follows it on the next boundary of 1 GiB,
+/// and all that is no memory and lies higher begins at 256 GiB or above (`virt_set_memmap()` of QEMU).
+const MEMORY_WINDOW: Region = match Region::new(Pa(1 << 30), Pa(256 << 30)) {
+    Some(window) => window,
+    None => panic!("in order"),
+};
 
 /// QEMU's `virt` machine, in any of its versions.
 ///
@@ -13,4 +21,5 @@ pub static BOARD: Board = Board {
     compatible: "linux,dummy-virt",
     uart: Pa(0x0900_0000),
     physical_address_bits: 40,
+    memory_window: MEMORY_WINDOW,
 };

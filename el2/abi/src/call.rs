@@ -26,6 +26,10 @@ items! { Call: u32;
     DEBUG_CRASH = smc64(0x04);
     #[doc = "Returns the region sizes that a VM with a given IPA size needs."]
     VM_LAYOUT = smc64(0x05);
+    #[doc = "Tells the firmware of memory that came after boot; resumable."]
+    MEMORY_ADD = smc64(0x06);
+    #[doc = "Tells the firmware that such memory goes; resumable."]
+    MEMORY_REMOVE = smc64(0x07);
 
     #[doc = "Creates a VM in a donated region."]
     VM_CREATE = smc64(0x10);

@@ -51,6 +51,8 @@ pub struct Options {
     pub mask: Features,
     /// `counter=`: keeps one event counter from the host, to count instructions of EL2 with.
     pub reserve_counter: bool,
+    /// `hot=`: for how many GiB that may come after boot there is to be room; `None`: for as much as there is.
+    pub hot_gib: Option<u32>,
 }
 
 impl Default for Options {
@@ -60,6 +62,7 @@ impl Default for Options {
             crash: CrashAction::Spin,
             mask: Features::ALL,
             reserve_counter: false,
+            hot_gib: None,
         }
     }
 }
@@ -156,6 +159,14 @@ const KNOWN: &[Known] = &[
         name: "counter",
         values: SWITCH,
         set: |options, value| switch(value).map(|on| options.reserve_counter = on),
+    },
+    Known {
+        name: "hot",
+        values: "0..1024",
+        set: |options, value| {
+            let gib = value.parse().ok().filter(|&gib| gib <= 1024);
+            gib.map(|gib| options.hot_gib = Some(gib))
+        },
     },
 ];
 

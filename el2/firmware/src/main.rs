@@ -38,6 +38,7 @@ mod image {
     pub mod presence;
     pub mod profiling;
     pub mod recover;
+    pub mod room;
     pub mod stage2;
     pub mod start;
     pub mod statistics;

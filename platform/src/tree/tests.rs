@@ -333,3 +333,19 @@ fn refuses_numbers_of_cells_that_make_no_sense() {
         assert_eq!(parse_root(address, size), Error::Invalid("reg of a memory node"));
     }
 }
+
+/// QEMU plugs memory behind RAM, from the next boundary of 1 GiB on, and below 256 GiB.
+#[test]
+fn memory_may_come_behind_ram() {
+    let window = |start: [u32; 2], bytes: [u32; 2]| {
+        let mut tree = small_machine();
+        tree.begin("memory@1").property("device_type", b"memory\0");
+        tree.cells("reg", &[start[0], start[1], bytes[0], bytes[1]]).end().end();
+        parse(&tree.build()).unwrap().window_above()
+    };
+    let end = 256 << 30;
+    assert_eq!(window([0, 0x8000_0000], [0, 0x20_0000]), region(3 << 30, end));
+    assert_eq!(window([0, 0x8000_0000], [0, 0x4000_0000]), region(3 << 30, end));
+    assert_eq!(window([1, 0], [0x3e, 0xffff_f000]), region(end, end));
+    assert!(window([1, 0], [0x40, 0]).is_empty(), "RAM past it");
+}

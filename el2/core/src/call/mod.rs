@@ -123,6 +123,12 @@ pub enum Call {
     VmLayout {
         ipa_bits: u32,
     },
+    MemoryAdd {
+        range: PaRange,
+    },
+    MemoryRemove {
+        range: PaRange,
+    },
     VmCreate {
         ipa_bits: u32,
         region: Pa,
@@ -281,6 +287,8 @@ impl Call {
             call::PAGE_STATE => Self::PageState { page: page(x[1])? },
             call::DEBUG_CRASH => Self::DebugCrash { kind: x[1], hole: x[2] },
             call::VM_LAYOUT => Self::VmLayout { ipa_bits: ipa_bits(x[1])? },
+            call::MEMORY_ADD => Self::MemoryAdd { range: blocks(x[1], x[2])? },
+            call::MEMORY_REMOVE => Self::MemoryRemove { range: blocks(x[1], x[2])? },
             call::VM_CREATE => Self::VmCreate { ipa_bits: ipa_bits(x[1])?, region: page(x[2])? },
             call::VM_DESTROY => Self::VmDestroy { vm: vm(x[1])? },
             call::VM_DONATE => Self::VmDonate { vm: vm(x[1])?, pages: PaRange::new(x[2], x[3])? },
@@ -326,6 +334,13 @@ fn vcpu(x: &Registers) -> Status<VcpuHandle> {
 
 fn page(value: u64) -> Status<Pa> {
     Ok(PaRange::new(value, 1)?.start())
+}
+
+/// Reads a range of whole blocks of 2 MiB.
+fn blocks(start: u64, page_count: u64) -> Status<PaRange> {
+    let range = PaRange::new(start, page_count)?;
+    let whole = (start | range.end().0).is_multiple_of(LeafSize::Block2M.bytes());
+    if whole { Ok(range) } else { Err(Error::Invalid) }
 }
 
 fn ipa_bits(value: u64) -> Status<u32> {

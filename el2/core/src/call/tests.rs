@@ -91,7 +91,7 @@ fn takes_progress_of_a_begin_only_when_it_is_resumed() {
 
 #[test]
 fn answers_unknown_numbers_as_not_supported() {
-    for number in [0xc600_0006, 0xc600_0026, 0xc600_003e, 0xc600_0044, 0x8600_0000, 0xc600_ffff] {
+    for number in [0xc600_0008, 0xc600_0026, 0xc600_003e, 0xc600_0044, 0x8600_0000, 0xc600_ffff] {
         assert_eq!(refused(&[number, 1, 0, 1]), Error::NotSupported);
     }
 }
@@ -330,4 +330,29 @@ fn decodes_a_list_of_pages_to_map() {
         assert_eq!(call(ipa, pages, list), Err(Error::Invalid), "{ipa:#x} {pages} {list:#x}");
     }
     assert_eq!(refused(&[0xc600_003d, 0, 0x5000, 1, 0x8000]), Error::NoEntry);
+}
+
+#[test]
+fn memory_comes_and_goes_in_whole_blocks() {
+    for (number, add) in [(0xc600_0006, true), (0xc600_0007, false)] {
+        let decode = |start, page_count| {
+            let mut x = [0; 18];
+            x[..3].copy_from_slice(&[number, start, page_count]);
+            Call::decode(&x)
+        };
+        let range = PaRange::new(0x8020_0000, 1024).unwrap();
+        let good = if add { Call::MemoryAdd { range } } else { Call::MemoryRemove { range } };
+        assert_eq!(decode(0x8020_0000, 1024), Ok(good));
+        for (start, page_count) in [
+            (0x8020_0000, 0),
+            (0x8020_0000, 511),
+            (0x8020_1000, 512),
+            (0x801f_f000, 513),
+            (0x8020_0001, 512),
+            (1 << 52, 512),
+            (0x8020_0000, u64::MAX - 511),
+        ] {
+            assert_eq!(decode(start, page_count), Err(Error::Invalid), "{start:#x} {page_count}");
+        }
+    }
 }

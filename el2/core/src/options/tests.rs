@@ -73,6 +73,16 @@ fn levels_and_actions_are_read() {
 }
 
 #[test]
+fn room_for_memory_is_in_gib() {
+    assert_eq!(parse("log=off").0.hot_gib, None);
+    assert_eq!(parse("hot=0").0.hot_gib, Some(0));
+    assert_eq!(parse("hot=1024").0.hot_gib, Some(1024));
+    for word in ["hot=1025", "hot=-1", "hot=1G", "hot="] {
+        assert_eq!(parse(word).1.len(), 1, "{word}");
+    }
+}
+
+#[test]
 fn the_last_word_counts() {
     assert_eq!(parse("log=info log=debug").0.log, LogLevel::Debug);
 }
@@ -84,7 +94,7 @@ fn what_is_unknown_is_told_and_the_rest_still_counts() {
     assert_eq!(options.log, LogLevel::Warn);
     assert_eq!(problems.len(), 6);
     assert!(problems[0].starts_with("option `quiet` ignored: known are log=off|error|"));
-    assert!(problems[0].ends_with(" counter=on|off"));
+    assert!(problems[0].ends_with(" counter=on|off hot=0..1024"));
     assert_eq!(
         problems[1],
         "option `log=loud` ignored: the value is one of off|error|warn|info|debug|trace"

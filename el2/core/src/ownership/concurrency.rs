@@ -126,3 +126,28 @@ fn two_donations_of_a_page_and_a_share_of_its_block() {
         assert!(shared.is_err() || mine.is_err() && theirs.is_err());
     });
 }
+
+/// A block goes while a page of it is shared or donated, or not at all.
+#[test]
+fn memory_goes_or_is_in_use() {
+    for (size, act) in [(PAGE, false), (SMALL, false), (PAGE, true)] {
+        model(move || {
+            let table = table();
+            let other = table.clone();
+            let user = thread::spawn(move || match act {
+                true => other.donate(BASE, VM),
+                false => other.share(BASE, size),
+            });
+            let removed = table.remove(BASE);
+            let used = user.join().unwrap();
+            assert!(removed.is_err() || used.is_err(), "memory in use is gone");
+            match used {
+                Ok(()) if act => table.give_back(BASE, VM).unwrap(),
+                Ok(()) => table.unshare(BASE, size),
+                Err(_) => {}
+            }
+            table.add(BASE).unwrap();
+            table.share(BASE, LARGE).unwrap();
+        });
+    }
+}

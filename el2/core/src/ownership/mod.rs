@@ -15,7 +15,8 @@
 //! at that moment is refused although the donation comes to nothing. That hurts only a host that
 //! donates a page and maps it at once; it is refused in vain, never granted wrongly.
 //!
-//! Only memory that was named as RAM can be owned. All else reads as [`Owner::None`] for ever.
+//! Only memory that was named as RAM can be owned. All else reads as [`Owner::None`] for ever; but for the
+//! *room*, which has words from the start and owners only while memory is there ([`Ownership::add`]).
 
 mod map;
 mod words;
@@ -57,7 +58,8 @@ pub struct Ownership<'m> {
 }
 
 impl<'m> Ownership<'m> {
-    /// Returns how many bytes of memory a table for this RAM takes: about a thousandth of it.
+    /// Returns how many bytes of memory a table for this RAM takes: about a thousandth of it. What room there
+    /// is to be counts as RAM.
     pub fn memory_needed(ram: &[PaRange]) -> Status<u64> {
         Ok(Map::new(ram)?.word_count() * size_of::<u32>() as u64)
     }
@@ -66,7 +68,17 @@ impl<'m> Ownership<'m> {
     ///
     /// The words may hold anything before. LIMIT: the memory is too scattered, or not enough words.
     pub fn new(ram: &[PaRange], reserved: &[PaRange], words: &'m [AtomicU32]) -> Status<Self> {
-        let map = Map::new(ram)?;
+        Self::with_room(ram, ram, reserved, words)
+    }
+
+    /// Makes the table for all of `known`: RAM, and room where memory may come later, which is nobody's now.
+    pub fn with_room(
+        known: &[PaRange],
+        ram: &[PaRange],
+        reserved: &[PaRange],
+        words: &'m [AtomicU32],
+    ) -> Status<Self> {
+        let map = Map::new(known)?;
         let [gigas, blocks, pages] = map.split(words).ok_or(Error::Limit)?;
         let table = Self { map, gigas, blocks, pages };
         table.clear();
@@ -159,6 +171,34 @@ impl<'m> Ownership<'m> {
             let address = Pa(range.start().0 + index * PAGE_SIZE);
             self.take(self.find(address, LeafSize::Page)?, Owner::El2)
         })
+    }
+
+    /// Makes a block of 2 MiB of the room the host's: memory has come there. Nothing happens if it is.
+    ///
+    /// The caller has made it reachable. INVALID: not aligned. NOT_OWNER: no room was made there.
+    pub fn add(&self, block: Pa) -> Status {
+        self.find(block, LeafSize::Block2M)?;
+        self.enter_part(block_pages(block));
+        Ok(())
+    }
+
+    /// Makes a block of 2 MiB of the room nobody's: its memory goes. Nothing happens if it is.
+    ///
+    /// BUSY: a page of it is shared or donated; then nothing has changed. INVALID and NOT_OWNER as above.
+    pub fn remove(&self, block: Pa) -> Status {
+        self.find(block, LeafSize::Block2M)?;
+        for number in block_pages(block) {
+            let page = self.map.find(Pa::from_page(number)).expect("of a block that was found");
+            if words::owner(self.page(page).load(Ordering::Acquire)) == Owner::None {
+                continue;
+            }
+            if self.take(page, Owner::None).is_err() {
+                // What was there before is the host's again.
+                self.enter_part(block_pages(block).start..number);
+                return Err(Error::Busy);
+            }
+        }
+        Ok(())
     }
 
     /// Returns owner and shares of the page that holds an address.
@@ -257,6 +297,11 @@ impl<'m> Ownership<'m> {
             }
         }
     }
+}
+
+/// Returns the numbers of the pages of a block of 2 MiB.
+fn block_pages(block: Pa) -> core::ops::Range<u64> {
+    block.page()..block.page() + map::FANOUT
 }
 
 /// Shares that are returned, one page or block of a size after the other.

@@ -221,3 +221,48 @@ fn shares_that_go_together_are_returned_once() {
         (0..2).for_each(|_| near.unshare(Pa(GIB), || table));
     });
 }
+
+#[test]
+fn room_is_the_hosts_while_memory_is_there() {
+    let (ram, room) = (range(GIB, GIB), range(2 * GIB, GIB));
+    let known = [ram, room];
+    let words = words(&known);
+    let table = Ownership::with_room(&known, &[ram], &[], &words).unwrap();
+    let block = Pa(2 * GIB + 6 * MIB);
+    let last = Pa(block.0 + 2 * MIB - 4096);
+    assert_eq!(table.query(block).owner, Owner::None);
+    assert_eq!(table.share(block, PAGE), Err(Error::NotOwner));
+    assert_eq!(table.remove(block), Ok(()), "nothing to do");
+    assert_eq!(table.add(block), Ok(()));
+    assert_eq!(table.add(block), Ok(()), "nothing to do");
+    for (address, owner) in [
+        (block.0 - 4096, Owner::None),
+        (block.0, Owner::Host),
+        (last.0, Owner::Host),
+        (last.0 + 4096, Owner::None),
+    ] {
+        assert_eq!(table.query(Pa(address)).owner, owner, "{address:#x}");
+    }
+    assert_eq!(table.share(block, BLOCK), Ok(()));
+    assert_eq!(table.remove(block), Err(Error::Busy));
+    table.unshare(block, BLOCK);
+    assert_eq!(table.share(last, PAGE), Ok(()));
+    assert_eq!(table.remove(block), Err(Error::Busy));
+    table.unshare(last, PAGE);
+    assert_eq!(table.donate(last, VM), Ok(()));
+    assert_eq!(table.remove(block), Err(Error::Busy));
+    assert_eq!(table.query(last).owner, Owner::Vm(VM));
+    assert_eq!(table.share(block, BLOCK), Err(Error::NotOwner));
+    table.give_back(last, VM).unwrap();
+    assert_eq!(table.share(block, BLOCK), Ok(()), "a remove that failed changed nothing");
+    table.unshare(block, BLOCK);
+    assert_eq!(table.share(Pa(2 * GIB), GIGA), Err(Error::NotOwner), "not all is there");
+    assert_eq!(table.remove(block), Ok(()));
+    assert_eq!(table.query(last).owner, Owner::None);
+    assert_eq!(table.share(block, BLOCK), Err(Error::NotOwner));
+    (0..512).for_each(|index| table.add(Pa(2 * GIB + index * 2 * MIB)).unwrap());
+    assert_eq!(table.share(Pa(2 * GIB), GIGA), Ok(()));
+    assert_eq!(table.add(Pa(4 * GIB)), Err(Error::NotOwner), "no room");
+    assert_eq!(table.remove(Pa(4 * GIB)), Err(Error::NotOwner));
+    assert_eq!(table.add(Pa(2 * GIB + 4096)), Err(Error::Invalid));
+}

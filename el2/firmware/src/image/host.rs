@@ -110,7 +110,10 @@ fn for_each_range(
         next = bank.end();
     }
     let rest = Region::new(next, Pa(1 << bits)).expect("RAM is inside the board's addresses");
-    rest.for_each_outside(holes(), |part| f(part, Attributes::HOST_DEVICE));
+    // Memory that comes later is memory from the start: no device is in its way, and the host runs code there.
+    let window = machine.window_above();
+    rest.for_each_outside(holes().chain([window]), |part| f(part, Attributes::HOST_DEVICE));
+    f(window, Attributes::HOST_RAM);
 }
 
 /// Sets this CPU's registers for the host: controls, traps, stage 2.

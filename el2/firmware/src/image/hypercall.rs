@@ -14,7 +14,7 @@ use super::frame::Frame;
 use super::percpu::PerCpu;
 use super::vm::{self, VmRef};
 use super::vm_env::VmEnv;
-use super::{debug, memory, power, stage2, statistics, sysreg, system, vcpu};
+use super::{debug, memory, power, room, stage2, statistics, sysreg, system, vcpu};
 
 /// Owner field of the vendor-specific hypervisor service.
 const OWNER_HYPERVISOR: u32 = 6;
@@ -88,6 +88,8 @@ fn answer(call: &Call, x: &mut Registers, percpu: &PerCpu) -> Status {
             x[1] = vm::region_order(ipa_bits)?.into();
             x[2] = vcpu::REGION_ORDER.into();
         }
+        Call::MemoryAdd { range } => stage2::finish(room::add(&range), x)?,
+        Call::MemoryRemove { range } => stage2::finish(room::remove(&range), x)?,
         Call::VmCreate { ipa_bits, region } => x[1] = vm::create(ipa_bits, region)?.0.into(),
         Call::VmDestroy { vm } => x[1] = vm::destroy(vm, percpu)?,
         Call::VmDonate { vm, pages } => {

@@ -23,7 +23,7 @@ use verdigris_platform::{Machine, Region};
 use verdigris_stage2::{Identity, Level, Table, TablePage};
 
 use super::recover::{self, Interrupted};
-use super::{cache, host, percpu};
+use super::{cache, host, mmu, percpu, room};
 
 /// Largest allocation is 2^(ORDER - 1) bytes.
 const ORDER: usize = 40;
@@ -48,16 +48,23 @@ const FIXED_BYTES: u64 = 2 << 20;
 const CPU_BYTES: u64 = 4 * percpu::STACK_BYTES;
 
 /// Returns how much memory the firmware needs behind its image on a machine.
-pub fn needed_bytes(memory: &[Region], cpu_count: usize) -> u64 {
+pub fn needed_bytes(memory: &[Region], room: Region, cpu_count: usize) -> u64 {
     let ram: u64 = memory.iter().map(|bank| bank.bytes()).sum();
-    let tables = Identity::split_tables(ram, memory.len() as u64) + EXTRA_TABLES;
-    ownership_bytes(memory) + tables * PAGE_SIZE + cpu_count as u64 * CPU_BYTES + FIXED_BYTES
+    let host_tables = Identity::split_tables(ram + room.bytes(), memory.len() as u64 + 1);
+    let tables = host_tables + mmu::tables_for(room) + EXTRA_TABLES;
+    ownership_bytes(memory, room) + tables * PAGE_SIZE + cpu_count as u64 * CPU_BYTES + FIXED_BYTES
 }
 
-fn ownership_bytes(memory: &[Region]) -> u64 {
+fn ownership_bytes(memory: &[Region], room: Region) -> u64 {
     // RAM that is too scattered for the table is refused when the table is made.
-    let ram = Ranges::of(memory.iter().copied(), Region::whole_pages);
-    Ownership::memory_needed(ram.as_slice()).unwrap_or(0).next_multiple_of(PAGE_SIZE)
+    Ownership::memory_needed(known(memory, room).as_slice())
+        .unwrap_or(0)
+        .next_multiple_of(PAGE_SIZE)
+}
+
+/// Lists all that is to have words in the ownership table.
+fn known(memory: &[Region], room: Region) -> Ranges {
+    Ranges::of(memory.iter().copied().chain([room]), Region::whole_pages)
 }
 
 /// A list of page ranges, before there is memory to allocate one in.
@@ -94,13 +101,17 @@ fn outwards(region: Region) -> Option<Region> {
 /// Hands what the firmware keeps to the pool and makes the ownership table, once.
 pub fn init(machine: &Machine, kept: Kept) -> Result<(), Error> {
     let range = kept.above.whole_pages().expect("the layout keeps memory behind the image");
-    let bytes = ownership_bytes(&machine.memory);
+    let room = room::region();
+    let bytes = ownership_bytes(&machine.memory, room);
     // SAFETY: the start of the kept memory, mapped and used by nobody; the pool gets what is behind.
     let words = unsafe { take_slice::<AtomicU32>(range.start().0, bytes) };
     init_pool(range.start().0 + bytes..range.end().0);
+    let known = known(&machine.memory, room);
     let ram = Ranges::of(machine.memory.iter().copied(), Region::whole_pages);
     let reserved = Ranges::of(machine.reserved_for_good(), outwards);
-    let table = Ownership::new(ram.as_slice(), reserved.as_slice(), words)?;
+    let (ram, reserved) = (ram.as_slice(), reserved.as_slice());
+    let table = Ownership::with_room(known.as_slice(), ram, reserved, words)?;
+    mmu::link_tables(room, || pool().take(1))?;
     for page in kept.region.start().page()..kept.region.end().page() {
         match table.keep_for_el2(&PaRange::new(page * PAGE_SIZE, 1)?) {
             // Reserved memory inside is nobody's already.
@@ -180,6 +191,12 @@ fn return_pages(start: Pa, count: u64, vm: VmHandle) {
         host::give_page(page);
         ownership().give_back(page, vm).expect("a VM gives back what it was given");
     }
+}
+
+/// Tells whether a page that EL2 maps can be read. The caller remembers what it was entered by.
+pub fn answers(page: Pa) -> bool {
+    // SAFETY: mapped at its own address and aligned; the word is thrown away.
+    unsafe { recover::load(page.0 as *const u64) }.is_some()
 }
 
 /// Zeroes pages that EL2 or a VM owns and nobody uses.

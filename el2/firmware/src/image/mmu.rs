@@ -1,7 +1,8 @@
-//! EL2's own translation: one identity map, built up and never changed.
+//! EL2's own translation: one identity map, built up and never changed, but for memory that goes.
 //!
 //! Entries only ever go from invalid to valid, so no break-before-make and no invalidation is needed
-//! (Arm ARM D8.16: invalid entries are not cached). RAM is mapped once, writable and not executable;
+//! (Arm ARM D8.16: invalid entries are not cached). The entries of memory that came after boot ([`super::room`])
+//! also go from valid to invalid, and all CPUs' TLBs are rid of them. RAM is mapped once, writable and not executable;
 //! that it *can* be reached does not mean that anyone may: see `memory`.
 #![allow(unsafe_code)]
 
@@ -10,9 +11,10 @@ use core::ptr;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use spin::mutex::TicketMutex;
-use verdigris_abi::PAGE_SIZE;
+use verdigris_abi::{Error, PAGE_SIZE, Pa};
+use verdigris_platform::Region;
 
-use super::sysreg;
+use super::{sysreg, system, tlb};
 
 /// Attribute 0 is Device-nGnRE, attribute 1 Normal write-back (MAIR_EL2).
 pub const MAIR: u64 = 0xff04;
@@ -121,6 +123,68 @@ fn map_one(virt: u64, phys: u64, bytes: u64, attributes: u64) -> Result<u64, Map
         }
     }
     map_page(entry_of(table, virt, 3), phys | attributes | PAGE)
+}
+
+/// Returns how many table pages [`link_tables`] takes for a region of whole GiB.
+pub const fn tables_for(room: Region) -> u64 {
+    room.bytes() >> 30
+}
+
+/// Links tables without entries for a region of whole GiB that has none, at boot: what maps or unmaps blocks
+/// there later needs no memory.
+pub fn link_tables(room: Region, mut page: impl FnMut() -> Option<Pa>) -> Result<(), Error> {
+    for start in (room.start().0..room.end().0).step_by(1 << 30) {
+        let table = page().ok_or(Error::NoMemory)?;
+        let entry = entry_above(start).ok_or(Error::NoMemory)?;
+        set(entry, table.0 | TABLE);
+    }
+    Ok(())
+}
+
+/// Returns the entry of level 1 for an address.
+fn entry_above(virt: u64) -> Option<*mut u64> {
+    let entry = entry_of(verdigris_linker::boot_tables(), virt, 0);
+    // SAFETY: `entry_of` points into a live table of EL2's own map, which no other CPU changes.
+    let old = unsafe { ptr::read_volatile(entry) };
+    let table = if old & VALID == 0 { new_table().ok()? } else { old & OUTPUT };
+    if old & VALID == 0 {
+        set(entry, table | TABLE);
+    }
+    Some(entry_of(table, virt, 1))
+}
+
+/// Returns the entry for a block of 2 MiB in a table that [`link_tables`] linked.
+fn entry_of_block(block: Pa) -> *mut u64 {
+    let above = entry_above(block.0).expect("linked at boot");
+    // SAFETY: as in `entry_above`.
+    let table = unsafe { ptr::read_volatile(above) };
+    assert!(table & TABLE == TABLE, "there is room for the block");
+    entry_of(table & OUTPUT, block.0, 2)
+}
+
+/// Maps a block of 2 MiB of the room as RAM.
+pub fn map_block(block: Pa) {
+    let _guard = MAP.lock();
+    set(entry_of_block(block), block.0 | DATA | BLOCK);
+    sysreg::dsb_ishst();
+    sysreg::isb();
+}
+
+/// Takes a block of 2 MiB of the room out of EL2's map. When this returns no CPU's TLB has it.
+pub fn unmap_block(block: Pa) {
+    let _guard = MAP.lock();
+    // SAFETY: the entry is of a live table, and nobody uses the block: the caller made it nobody's.
+    unsafe { ptr::write_volatile(entry_of_block(block), 0) };
+    sysreg::dsb_ish();
+    // SAFETY: to lose translations does no harm.
+    unsafe {
+        core::arch::asm!("tlbi vae2is, {}", in(reg) block.0 >> 12, options(nostack, preserves_flags));
+    }
+    sysreg::dsb_ish();
+    if system::selection().errata.repeat_tlbi {
+        tlb::repeat();
+    }
+    sysreg::isb();
 }
 
 fn map_page(entry: *mut u64, new: u64) -> Result<u64, MapError> {

@@ -19,7 +19,7 @@ use verdigris_platform::{BOARDS, ImageHeader, Machine, Region, host_tree, placem
 use super::percpu::PerCpu;
 use super::recover::try_read;
 use super::{
-    banner, cache, console, crash, host, identify, memory, mmu, percpu, power, system, vmids,
+    banner, cache, console, crash, host, identify, memory, mmu, percpu, power, room, system, vmids,
 };
 
 /// How much of the device tree must be readable to learn its size.
@@ -48,6 +48,7 @@ pub extern "C" fn main(tree_address: u64) -> ! {
     expect("this CPU", system::init(&id, &options));
     admit(boot, id);
 
+    room::plan(&machine, options.hot_gib);
     let kept = plan(&machine);
     let host_parts = check_placement(&machine, kept.region, tree_address, tree.len() as u64);
     map_memory(&machine);
@@ -133,7 +134,8 @@ fn apply_options(machine: &Machine) -> Options {
 /// Decides which memory the firmware keeps.
 fn plan(machine: &Machine) -> Kept {
     let image = region(verdigris_linker::image_start(), verdigris_linker::image_end());
-    let needed = |memory: &[Region]| memory::needed_bytes(memory, machine.cpus.len());
+    let needed =
+        |memory: &[Region]| memory::needed_bytes(memory, room::region(), machine.cpus.len());
     expect("memory", layout::plan(&machine.memory, image, needed))
 }
 

@@ -4,19 +4,20 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 
-use verdigris_abi::{PAGE_SIZE, Stat, flags};
+use verdigris_abi::{Error, PAGE_SIZE, Stat, call, flags};
 
 use super::support::helper;
 use crate::firmware::{PageState, Statistics, page_state};
 use crate::guest::DATA;
 use crate::ktap::{skip, test_table};
 use crate::pages::{PAGE, Pages};
+use crate::raw::raw;
 use crate::sys::Mapping;
 use crate::vm::{IPA_BITS, RW, Vm};
 
 test_table! { "suite", 40:
     donated_pages_read_as_zeroes, donated_pages_take_no_write, kept_memory_reads_as_zeroes,
-    the_hosts_tables_heal,
+    the_hosts_tables_heal, memory_that_is_not_there,
 }
 
 /// Helpers that tests start as processes of their own: they are meant to die.
@@ -132,6 +133,42 @@ fn kept_memory_reads_as_zeroes() {
     let memory = Mapping::new(&file, start, size as usize).expect("it is none of the kernel's RAM");
     for offset in (0..size as usize).step_by(8) {
         assert_eq!(memory.read(offset), 0, "{:#x}", start + offset as u64);
+    }
+}
+
+/// Returns where RAM ends.
+fn end_of_ram() -> u64 {
+    let map = fs::read_to_string("/proc/iomem").expect("procfs is mounted");
+    let line = map.lines().rfind(|line| line.ends_with("System RAM")).expect("there is RAM");
+    let end = line.trim().split(['-', ' ']).nth(1).expect("a range");
+    u64::from_str_radix(end, 16).expect("a hexadecimal number") + 1
+}
+
+/// There is room for memory behind RAM, and nothing that answers; elsewhere there is no room.
+fn memory_that_is_not_there() {
+    const BLOCK: u64 = 512;
+    let add = |start, pages| raw().call(call::MEMORY_ADD, &[start, pages]);
+    let remove = |start, pages| raw().call(call::MEMORY_REMOVE, &[start, pages]);
+    let room = end_of_ram().next_multiple_of(1 << 30);
+    let ram = first_page().next_multiple_of(2 << 20);
+    for (start, pages) in [(room, BLOCK), (room + (2 << 20), 4 * BLOCK)] {
+        let reply = add(start, pages);
+        assert_eq!((reply.status(), reply.0[1]), (Err(Error::NotOwner), 0), "nothing answers");
+        assert_eq!(page_state(start).owner, flags::OWNER_NONE);
+        assert_eq!(remove(start, pages).status(), Ok(()), "nobody's already");
+    }
+    const UART: u64 = 0x0900_0000 & !((2 << 20) - 1);
+    for start in [ram, UART, room - (2 << 20), 1 << 38, 1 << 51] {
+        let before = page_state(start);
+        assert_eq!(add(start, BLOCK).status(), Err(Error::NotOwner), "{start:#x}");
+        assert_eq!(remove(start, BLOCK).status(), Err(Error::NotOwner), "{start:#x}");
+        assert_eq!(page_state(start), before);
+    }
+    for (start, pages) in
+        [(room, 0), (room, BLOCK - 1), (room + PAGE_SIZE, BLOCK), (room + 1, BLOCK)]
+    {
+        assert_eq!(add(start, pages).status(), Err(Error::Invalid), "{start:#x}, {pages}");
+        assert_eq!(remove(start, pages).status(), Err(Error::Invalid), "{start:#x}, {pages}");
     }
 }
 
