@@ -10,7 +10,7 @@
 /* Major version of the interface. */
 #define VERDIGRIS_VERSION_MAJOR 1
 /* Minor version of the interface. */
-#define VERDIGRIS_VERSION_MINOR 2
+#define VERDIGRIS_VERSION_MINOR 3
 /* What VERDIGRIS_UID answers in w0. */
 #define VERDIGRIS_UID_0 0xedd58a5aU
 /* What VERDIGRIS_UID answers in w1. */

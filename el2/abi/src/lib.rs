@@ -34,7 +34,7 @@ pub use stats::{STAT_NAMES, Stat};
 ///
 /// A caller refuses to work with another major version; a higher minor version only adds calls,
 /// flags or statistics.
-pub const VERSION: (u16, u16) = (1, 2);
+pub const VERSION: (u16, u16) = (1, 3);
 
 /// What `call::UID` answers in `w0` to `w3`: the UUID `5a8ad5ed-2d60-4d4e-9a6b-76657264e917` as four
 /// little-endian words (Arm DEN 0028, section 6.2).
