@@ -24,6 +24,8 @@ pub struct Machine {
     pub smp: u32,
     /// RAM in bytes.
     pub memory_bytes: u64,
+    /// Memory in bytes that the host may plug in after boot (virtio-mem); 0 for none.
+    pub added_bytes: u64,
     /// How many nodes CPUs and RAM are divided among, in equal parts.
     pub nodes: u32,
     /// Version of the generic interrupt controller.
@@ -40,6 +42,7 @@ impl Default for Machine {
             cpu: "max".into(),
             smp: 4,
             memory_bytes: 1 << 30,
+            added_bytes: 0,
             nodes: 1,
             gic: 3,
             mte: false,
@@ -148,7 +151,15 @@ impl Machine {
         args.pair("-machine", board);
         args.pair("-cpu", self.cpu_argument());
         args.pair("-smp", self.smp.to_string());
-        args.pair("-m", format!("{}M", self.memory_bytes >> 20));
+        let memory = format!("{}M", self.memory_bytes >> 20);
+        if self.added_bytes == 0 {
+            args.pair("-m", memory);
+        } else {
+            let (added, all) = (self.added_bytes, self.memory_bytes + self.added_bytes);
+            args.pair("-m", format!("{memory},maxmem={}M", all >> 20));
+            args.pair("-object", format!("memory-backend-ram,id=added,size={added}"));
+            args.pair("-device", format!("virtio-mem-pci,memdev=added,requested-size={added}"));
+        }
         // The board divides the CPUs by itself, in turns.
         if self.nodes > 1 {
             let bytes = self.memory_bytes / u64::from(self.nodes);
@@ -382,6 +393,17 @@ mod tests {
         );
         let plain = strings(&invocation(Machine::default(), Boot::Bare(files("nodes"))));
         assert!(after(&plain, "-numa").is_empty());
+    }
+
+    #[test]
+    fn memory_that_comes_later_is_a_device_beside_ram() {
+        let machine = Machine { added_bytes: 1 << 30, ..Machine::default() };
+        let args = strings(&invocation(machine, Boot::BareAtEl2(files("added"))));
+        assert_eq!(after(&args, "-m"), ["1024M,maxmem=2048M"]);
+        assert_eq!(
+            after(&args, "-device"),
+            ["virtio-mem-pci,memdev=added,requested-size=1073741824"]
+        );
     }
 
     #[test]

@@ -25,6 +25,9 @@ const UNSTABLE: &str = "unstable";
 /// The newest kernel that Debian has.
 pub const NEWEST: &str = "linux-image-arm64/sid";
 
+/// Which modules tests load, in the folder: one that was made for others is made anew.
+const LIST: &str = "few-modules.list";
+
 /// A kernel to run as host, and what is needed to build a module for it.
 #[derive(Clone, Debug)]
 pub struct HostKernel {
@@ -77,7 +80,8 @@ impl HostKernel {
         let folder = Folder::open(name)?;
         let release = release(&folder)?;
         let image = folder.path.join("image");
-        image.is_file().then(|| Self {
+        let listed = std::fs::read_to_string(folder.path.join(LIST)).ok()?;
+        (image.is_file() && listed == OF_TESTS.join("\n")).then(|| Self {
             image,
             headers: Some(build_directory(&folder.path, &release)),
             modules: Some(folder.path.join("modules")),
@@ -280,6 +284,7 @@ fn arrange(root: &Path, release: &str) -> Result<()> {
     let tools = Tools::open();
     modules::make_tree(&tools, from, OF_USERS, &root.join("modules"))?;
     modules::make_tree(&tools, from, OF_TESTS, &root.join("few-modules"))?;
+    std::fs::write(root.join(LIST), OF_TESTS.join("\n"))?;
     modules::keep_packed(from, &root.join("modules"))?;
     let mut rm = Command::new("rm");
     rm.arg("-rf").args(places.iter().filter_map(|place| place.parent()));

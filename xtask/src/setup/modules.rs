@@ -17,8 +17,9 @@ use object::read::elf::{FileHeader, SectionHeader};
 use super::Tools;
 use crate::command;
 
-/// What tests load: a compressed disk in memory, to swap to, and what gives back a page that was called broken.
-pub const OF_TESTS: &[&str] = &["zram", "hwpoison-inject"];
+/// What tests load: a compressed disk in memory, to swap to; what gives back a page that was called broken; memory
+/// that comes after boot.
+pub const OF_TESTS: &[&str] = &["zram", "hwpoison-inject", "virtio_mem"];
 /// What users ask for: disks, networks, file systems, devices of VMMs.
 pub const OF_USERS: &[&str] = &[
     "zram",

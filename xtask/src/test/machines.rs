@@ -153,8 +153,9 @@ impl Run {
     fn trial(&self, soak: Duration) -> Trial {
         let (cpu, memory_bytes) = (self.cpu.into(), self.memory_gib << 30);
         // Two nodes, so that pages can migrate from one to the other.
-        let nodes = if self.memory { 2 } else { 1 };
-        let machine = Machine { cpu, smp: self.smp, memory_bytes, nodes, ..Machine::default() };
+        let nodes = if self.memory && self.added_gib == 0 { 2 } else { 1 };
+        let (smp, added_bytes) = (self.smp, self.added_gib << 30);
+        let machine = Machine { cpu, smp, memory_bytes, added_bytes, nodes, ..Machine::default() };
         let command = self.command.replace(SOAK_WORD, &soak.as_secs().to_string());
         Trial {
             below: match self.own_kvm {

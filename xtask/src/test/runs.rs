@@ -23,6 +23,8 @@ pub struct Run {
     pub(super) driver: Option<&'static str>,
     /// Whether the host's root has the memory suite.
     pub(super) memory: bool,
+    /// Memory that comes after boot, in GiB.
+    pub(super) added_gib: u64,
     /// Whether it has a kernel to start after this one, and what that is to do.
     pub(super) next_kernel: bool,
     /// How long the machine may run, besides what it soaks.
@@ -68,6 +70,7 @@ pub(super) const fn run(name: &'static str, cpu: &'static str, smp: u32) -> Run 
         el3: None,
         driver: Some("raw=1"),
         memory: false,
+        added_gib: 0,
         next_kernel: false,
         timeout: TIMEOUT,
         vmm: false,
@@ -218,7 +221,14 @@ pub const MEMORY: &[Run] = &[
     placement(run("memory-placement-max", "max", 4)),
     placement(masked("memory-placement-max-no-ha", "ha=off")),
     placement(run("memory-placement-cortex-a57", "cortex-a57", 4)),
+    added(run("memory-added-max", "max", 4)),
 ];
+
+/// Memory comes after boot, as much as there was.
+const fn added(run: Run) -> Run {
+    let run = group(memory(run), "verdigris-memory test --group added");
+    Run { memory_gib: 1, added_gib: 1, ..run }
+}
 
 /// Huge pages and migration, on a machine whose memory is not in pieces yet.
 const fn placement(run: Run) -> Run {
@@ -255,6 +265,7 @@ pub const MEMORY_KVM: &[Run] = &[
     memory(own_kvm(run("memory-kvm-max", "max", 4))),
     memory(own_kvm(run("memory-kvm-cortex-a57", "cortex-a57", 4))),
     placement(own_kvm(run("memory-kvm-placement-max", "max", 4))),
+    added(own_kvm(run("memory-kvm-added-max", "max", 4))),
     kernels(own_kvm(run("memory-kvm-kernels-max", SMALLER_MAX, 4))),
     kernels(own_kvm(run("memory-kvm-kernels-neoverse-n1", "neoverse-n1", 4))),
 ];

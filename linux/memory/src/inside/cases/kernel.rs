@@ -7,6 +7,7 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Result, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::thread;
@@ -37,19 +38,20 @@ fn donated_pages() -> u64 {
 
 /// Counts the pages that the kernel marks as offline (Documentation/admin-guide/mm/pagemap.rst).
 fn offline_pages() -> u64 {
+    let ram = crate::inside::next::Ram::read().expect("/proc/iomem");
+    let frames = |range: Range<u64>| range.start / PAGE as u64..range.end / PAGE as u64;
+    ram.ranges.into_iter().map(|range| offline_pages_of(&frames(range))).sum()
+}
+
+/// Counts those of some page frames.
+pub fn offline_pages_of(frames: &Range<u64>) -> u64 {
     const KPF_OFFLINE: u64 = 1 << 23;
     let flags = File::open("/proc/kpageflags").expect("/proc/kpageflags");
-    let ram = crate::inside::next::Ram::read().expect("/proc/iomem");
-    let mut count = 0;
-    for range in ram.ranges {
-        let (first, end) = (range.start / PAGE as u64, range.end / PAGE as u64);
-        let mut bytes = vec![0; (end - first) as usize * 8];
-        let read = flags.read_at(&mut bytes, first * 8).expect("flags of pages");
-        let words = bytes[..read].chunks_exact(8);
-        let words = words.map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
-        count += words.filter(|word| word & KPF_OFFLINE != 0).count() as u64;
-    }
-    count
+    let mut bytes = vec![0; (frames.end - frames.start) as usize * 8];
+    let read = flags.read_at(&mut bytes, frames.start * 8).expect("flags of pages");
+    let words = bytes[..read].chunks_exact(8);
+    let words = words.map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
+    words.filter(|word| word & KPF_OFFLINE != 0).count() as u64
 }
 
 /// A segment of /proc/kcore: where it is in the file, its physical address, its size.

@@ -1,5 +1,6 @@
 //! The tests, by what Linux does to the guest's memory.
 
+mod added;
 mod advice;
 mod ageing;
 mod around;
@@ -27,6 +28,7 @@ use verdigris_ktap::Test;
 /// Lists all tests.
 pub fn all() -> impl Iterator<Item = &'static Test> {
     [
+        added::TESTS,
         advice::TESTS,
         ageing::TESTS,
         around::TESTS,

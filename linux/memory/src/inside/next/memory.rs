@@ -26,8 +26,8 @@ impl Ram {
     fn parse(text: &str) -> Self {
         let mut ram = Self { ranges: Vec::new(), crash: None };
         for line in text.lines() {
-            let Some((range, name)) = line.trim().split_once(" : ") else { continue };
-            let Some(range) = parse_range(range) else { continue };
+            let Some((_, name)) = line.split_once(" : ") else { continue };
+            let Some(range) = range_of(line) else { continue };
             match name {
                 "System RAM" => ram.ranges.push(range),
                 "Crash kernel" => ram.crash = Some(range),
@@ -53,6 +53,11 @@ impl Ram {
         });
         parts.filter(|part| !part.is_empty()).collect()
     }
+}
+
+/// Reads the range of a line of `/proc/iomem`.
+pub fn range_of(line: &str) -> Option<Range<u64>> {
+    parse_range(line.trim().split_once(" : ")?.0)
 }
 
 /// Reads `start-last`, in hexadecimal.

@@ -17,7 +17,7 @@ use std::fs;
 use std::io::{Error, Result};
 use std::ops::Range;
 
-pub use self::memory::Ram;
+pub use self::memory::{Ram, range_of};
 
 /// The kernel that the next one is, in the host's root.
 const IMAGE: &str = "/boot/Image";
