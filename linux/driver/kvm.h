@@ -131,7 +131,7 @@ struct vg_window {
  * @by_gfn: in vg_vm.slots_by_gfn
  * @by_hva: in vg_vm.slots_by_hva, [first, last] byte
  * @dirty: one bit a page, while KVM_MEM_LOG_DIRTY_PAGES
- * @windows: answers about ages, or NULL
+ * @windows: answers about ages, each made by the first question about one of its pages
  * @window_shift: log2 of the pages that one of @windows has; 0: there are none
  *
  * All but @dirty's and @windows' contents changes with the gate closed.
@@ -145,7 +145,7 @@ struct vg_slot {
 	struct rb_node by_gfn;
 	struct interval_tree_node by_hva;
 	unsigned long *dirty;
-	struct vg_window *windows;
+	struct xarray windows;
 	unsigned int window_shift;
 };
 
@@ -423,7 +423,7 @@ int vg_invalidations_wait(struct vg_vm *vm, u64 gfn, u64 npages);
 int vg_invalidations_wait_killable(struct vg_vm *vm, u64 gfn, u64 npages);
 
 /* kvm_age.c */
-void vg_windows_alloc(struct vg_slot *slot);
+void vg_windows_init(struct vg_slot *slot);
 void vg_windows_free(struct vg_slot *slot);
 void vg_windows_drop(struct vg_slot *slot, u64 gfn, u64 npages);
 enum vg_question { VG_CLEAR_FLUSH_YOUNG, VG_CLEAR_YOUNG, VG_TEST_YOUNG };

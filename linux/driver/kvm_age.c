@@ -19,7 +19,10 @@
  * was fetched for a while: the pass is over.  From then on what is old is in no
  * TLB, and is reclaimed without an invalidation.
  *
- * Callbacks come under page-table locks: nothing here sleeps or allocates.
+ * A window is made by the first question about one of its pages, so what a slot
+ * costs follows what is used of it and not its size.  Callbacks come under
+ * page-table locks: nothing here sleeps, and where there is no memory at once the
+ * question is asked page by page.
  */
 #include <linux/bitmap.h>
 #include <linux/jiffies.h>
@@ -27,6 +30,7 @@
 #include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/version.h>
+#include <linux/xarray.h>
 
 #include "calls.h"
 #include "kvm.h"
@@ -65,43 +69,57 @@ static bool is_windowed(const struct vg_slot *slot)
 	return slot->window_shift && READ_ONCE(age_window) > 1;
 }
 
+/* Asked for under locks, of whoever reclaims as well: it fails early, and charges nobody. */
+#define WINDOW_GFP (GFP_ATOMIC | __GFP_NOWARN)
+
 /**
- * vg_windows_alloc() - gives a new slot its windows
+ * vg_windows_init() - prepares a new slot
  * @slot: the slot
- *
- * A large slot wants some memory for them, 1/10000 of its size, whether anything is
- * behind it or not.  Where there is none it goes without: page by page.
  */
-void vg_windows_alloc(struct vg_slot *slot)
+void vg_windows_init(struct vg_slot *slot)
 {
 	unsigned int size = clamp(READ_ONCE(age_window), 1U, (unsigned int)VG_WINDOW_PAGES);
-	unsigned long count, i;
 
 	slot->window_shift = ilog2(size);
-	if (!slot->window_shift)
-		return;
-	count = ((slot->npages - 1) >> slot->window_shift) + 1;
-	slot->windows = kvcalloc(count, sizeof(*slot->windows), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
-	if (!slot->windows) {
-		slot->window_shift = 0;
-		return;
-	}
-	for (i = 0; i < count; i++)
-		spin_lock_init(&slot->windows[i].lock);
+	xa_init(&slot->windows);
 }
 
 /**
- * vg_windows_free() - frees what vg_windows_alloc() allocated
+ * vg_windows_free() - frees the windows of a slot
  * @slot: the slot, which nobody finds any more
  */
 void vg_windows_free(struct vg_slot *slot)
 {
-	kvfree(slot->windows);
+	struct vg_window *window;
+	unsigned long index;
+
+	xa_for_each(&slot->windows, index, window)
+		kfree(window);
+	xa_destroy(&slot->windows);
+}
+
+/* Finds a window, or makes it; NULL if there is no memory.  The gate is locked: the slot stays. */
+static struct vg_window *window_at(struct vg_slot *slot, unsigned long index)
+{
+	struct vg_window *window = xa_load(&slot->windows, index), *other;
+
+	if (window)
+		return window;
+	window = kzalloc(sizeof(*window), WINDOW_GFP);
+	if (!window)
+		return NULL;
+	spin_lock_init(&window->lock);
+	other = xa_cmpxchg(&slot->windows, index, NULL, window, WINDOW_GFP);
+	if (!other)
+		return window;
+	/* Another question made it meanwhile, or there is no memory for its place. */
+	kfree(window);
+	return xa_is_err(other) ? NULL : other;
 }
 
 /**
  * struct span - the part of a question that one window answers
- * @window: the window
+ * @window: the window, or NULL where there is no memory for it
  * @first: first page of the slot that the window has
  * @size: pages that it has
  * @from: first page asked about, counted from @first
@@ -116,11 +134,11 @@ struct span {
 };
 
 /* Cuts what one window has off the pages [*page, end) of a slot. */
-static struct span next_span(const struct vg_slot *slot, unsigned long *page, unsigned long end)
+static struct span next_span(struct vg_slot *slot, unsigned long *page, unsigned long end)
 {
 	unsigned long index = *page >> slot->window_shift;
 	unsigned long first = index << slot->window_shift;
-	struct span span = { .window = &slot->windows[index], .first = first };
+	struct span span = { .window = window_at(slot, index), .first = first };
 
 	span.size = min(1UL << slot->window_shift, slot->npages - first);
 	span.from = *page - first;
@@ -139,18 +157,22 @@ static struct span next_span(const struct vg_slot *slot, unsigned long *page, un
  */
 void vg_windows_drop(struct vg_slot *slot, u64 gfn, u64 npages)
 {
-	unsigned long page = gfn - slot->base_gfn, end = page + npages;
+	unsigned long page = gfn - slot->base_gfn, end = page + npages, index;
+	unsigned int shift = slot->window_shift;
+	struct vg_window *window;
 
-	if (!slot->window_shift)
+	if (!shift || !npages)
 		return;
-	while (page < end) {
-		struct span span = next_span(slot, &page, end);
-		struct vg_window *window = span.window;
+	/* Those that there are: the range may be all of a large slot. */
+	xa_for_each_range(&slot->windows, index, window, page >> shift, (end - 1) >> shift) {
+		unsigned long first = max(page, index << shift);
+		unsigned int from = first - (index << shift);
+		unsigned int count = min(end, (index + 1) << shift) - first;
 
 		spin_lock(&window->lock);
-		bitmap_clear(window->young, span.from, span.count);
-		bitmap_clear(window->tested, span.from, span.count);
-		bitmap_set(window->asked, span.from, span.count);
+		bitmap_clear(window->young, from, count);
+		bitmap_clear(window->tested, from, count);
+		bitmap_set(window->asked, from, count);
 		spin_unlock(&window->lock);
 	}
 }
@@ -351,6 +373,10 @@ bool vg_age(struct vg_vm *vm, struct vg_slot *slot, u64 gfn, u64 npages, enum vg
 	while (page < end) {
 		struct span span = next_span(slot, &page, end);
 
+		if (!span.window) {
+			is_young |= ask_plainly(vm, slot, page - span.count, page, question);
+			continue;
+		}
 		spin_lock(&span.window->lock);
 		if (question == VG_TEST_YOUNG)
 			is_young |= test_young(vm, slot, &span);

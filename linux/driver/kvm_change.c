@@ -82,7 +82,7 @@ static struct vg_slot *slot_new(struct vg_vm *vm, const struct kvm_userspace_mem
 	slot->hva = region->userspace_addr;
 	slot->by_hva.start = slot->hva;
 	slot->by_hva.last = slot->hva + region->memory_size - 1;
-	vg_windows_alloc(slot);
+	vg_windows_init(slot);
 	if (!(slot->flags & KVM_MEM_LOG_DIRTY_PAGES))
 		return slot;
 	slot->dirty = vg_dirty_alloc(vm, slot->npages);

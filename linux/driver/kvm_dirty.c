@@ -82,7 +82,10 @@ static void settle(struct vg_vm *vm)
 	write_unlock(&vm->gate.lock);
 }
 
-/* Moves what EL2 knows of some pages to the log, or drops it. */
+/*
+ * Moves what EL2 knows of some pages to the log, or drops it.  After a fatal signal
+ * the rest stays where it is.
+ */
 static int harvest(struct vg_vm *vm, struct vg_slot *slot, unsigned long page, unsigned long npages,
 		   bool drop)
 {
@@ -92,6 +95,8 @@ static int harvest(struct vg_vm *vm, struct vg_slot *slot, unsigned long page, u
 	u64 done;
 
 	for (; page < end; page += done) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
 		status = vg_call_harvest(vm->handle, (slot->base_gfn + page) << PAGE_SHIFT,
 					 min(end - page, (unsigned long)VERDIGRIS_AGE_REGISTER_PAGES),
 					 &done, &bits);
@@ -178,7 +183,7 @@ int vg_dirty_start(struct vg_vm *vm, struct vg_slot *slot)
 	vg_point(VG_POINT_BEFORE_SPLIT);
 	ret = split(vm, slot);
 	if (!ret && !(vm->manual_dirty & KVM_DIRTY_LOG_INITIALLY_SET))
-		harvest(vm, slot, 0, slot->npages, true);
+		ret = harvest(vm, slot, 0, slot->npages, true);
 	return ret;
 }
 
@@ -187,7 +192,7 @@ int vg_dirty_start(struct vg_vm *vm, struct vg_slot *slot)
  * @vm: the VM, with its slots_lock held
  * @slot: the slot, which doesn't log any more
  *
- * What can't be one block stays as it is.
+ * What can't be one block stays as it is, as does what a fatal signal leaves.
  */
 void vg_dirty_stop(struct vg_vm *vm, struct vg_slot *slot)
 {
@@ -197,7 +202,7 @@ void vg_dirty_stop(struct vg_vm *vm, struct vg_slot *slot)
 
 	if ((slot->hva >> PAGE_SHIFT) % block != slot->base_gfn % block)
 		return;
-	for (; gfn + block <= end; gfn += done) {
+	for (; gfn + block <= end && !fatal_signal_pending(current); gfn += done) {
 		status = vg_call_collapse(vm->handle, gfn << PAGE_SHIFT,
 					  ALIGN_DOWN(end - gfn, block), VERDIGRIS_MAP_BLOCK_2M,
 					  &done);
