@@ -15,6 +15,7 @@ mod merging;
 mod migration;
 mod sharing;
 mod slots;
+mod sparse;
 mod spinning;
 mod support;
 mod swapping;
@@ -45,6 +46,8 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         sharing::TESTS,
         slots::TESTS,
         slots::LONG_TESTS,
+        sparse::TESTS,
+        sparse::VICTIMS,
         spinning::TESTS,
         swapping::TESTS,
         together::TESTS,
