@@ -17,12 +17,12 @@ fn uid_and_revision() {
     let uid = raw().call(call::UID, &[]);
     assert_eq!(uid.0[..4], [0xedd5_8a5a, 0x4e4d_602d, 0x6576_6b9a, 0x17e9_6472]);
     let revision = raw().call(call::REVISION, &[]);
-    assert_eq!(revision.0[..2], [1, 2]);
+    assert_eq!(revision.0[..2], [1, 3]);
 }
 
 fn features_are_plausible() {
     let features = Features::read();
-    assert_eq!(features.version, 1 << 16 | 2);
+    assert_eq!(features.version, 1 << 16 | 3);
     assert!((32..=48).contains(&features.ipa_bits), "{} IPA bits", features.ipa_bits);
     assert_eq!(features.vms, 256);
     assert!(features.cpus >= sys::cpus().len() as u64, "{} CPUs", features.cpus);
