@@ -159,9 +159,9 @@ fn list_out_of_table_pages() {
     vm.donate(2);
     let at = (2 << 20) - bytes(2);
     let entries = backwards(&pages, RO);
-    // RETRY as long as the search for tables to give back goes on.
+    // RETRY as long as the search for tables to give back goes on; and an interrupt may end the call before it.
     let mut tries = (0..10_000).map(|_| list.step(&vm, at, &entries, 0));
-    let answer = tries.find(|answer| answer.0 != Err(Error::Retry));
+    let answer = tries.find(|answer| !matches!(answer, (Err(Error::Retry), _) | (Ok(()), 2)));
     assert_eq!(answer, Some((Err(Error::NoMemory), 2)));
     assert_eq!((0..4).map(|page| page_state(pages.address(page)).shares).sum::<u64>(), 2);
     vm.donate(1);
