@@ -113,7 +113,7 @@ pub(super) const SOAK_WORD: &str = "SECONDS";
 const SOAK: &str = "verdigris-suite soak SECONDS";
 const SOAK_MEMORY: &str = "VERDIGRIS_SOAK=SECONDS verdigris-memory test at_once at_any_moment";
 const NEWEST_COMMAND: &str = "verdigris-memory test damon_finds merge_and_break fork_copies pageout minor \
-    log_is_exact grace_periods hooks_go time_in_a_guest half_of_a_guest";
+    log_is_exact grace_periods hooks_go time_in_a_guest";
 const DEMO: &str = "verdigris-vmm demo";
 const DEMO_FAILS: &str =
     "verdigris-vmm demo | tee /tmp/demo; grep -q '^WRONG: not the cold' /tmp/demo";

@@ -31,7 +31,7 @@ usage: verdigris-memory COMMAND
   crash COMMAND                             the same by a panic, in the memory of crashkernel=
   touch                                     write and read back nearly all memory that is free
 groups: memory (unless another is given), placement (wants a machine whose memory is not in pieces yet), figures,
-kernel (what reads all of the host's memory), added (wants memory that comes after boot)";
+kernel (what reads all of the host's memory; the classic LRU), added (wants memory that comes after boot)";
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {

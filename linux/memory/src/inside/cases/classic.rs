@@ -21,7 +21,7 @@ use crate::inside::swap;
 use crate::inside::sys::PAGE;
 use crate::inside::vcpu::Vcpu;
 
-test_table! { "memory", 600: half_of_a_guest_is_swapped_not_killed }
+test_table! { "kernel", 600: half_of_a_guest_is_swapped_not_killed }
 test_table! { FIGURES, "figures", 600: a_hot_half_beside_a_scan }
 
 const PAGES: usize = 16384;

