@@ -24,7 +24,7 @@ use crate::inside::vcpu::Vcpu;
 test_table! { "kernel", 600: half_of_a_guest_is_swapped_not_killed }
 test_table! { FIGURES, "figures", 600: a_hot_half_beside_a_scan }
 
-const PAGES: usize = 16384;
+const PAGES: usize = 8192;
 const BYTES: u64 = (PAGES * PAGE) as u64;
 
 /// Numbers at random (splitmix64), the same for a seed.
@@ -136,7 +136,7 @@ fn half_of_a_guest_is_swapped_not_killed() {
     for seed in 1..=5 {
         let mut setting = Setting::new("memory-classic");
         setting.limit(50, seed > 3);
-        setting.go(&zipf(seed, 20_000));
+        setting.go(&zipf(seed, 10_000));
         let events = setting.group.events();
         assert_eq!(events.get("oom_kill"), 0, "{events:?}");
         setting.check();
