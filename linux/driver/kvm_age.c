@@ -69,8 +69,11 @@ static bool is_windowed(const struct vg_slot *slot)
 	return slot->window_shift && READ_ONCE(age_window) > 1;
 }
 
-/* Asked for under locks, of whoever reclaims as well: it fails early, and charges nobody. */
-#define WINDOW_GFP (GFP_ATOMIC | __GFP_NOWARN)
+/*
+ * Asked for under locks, by whoever reclaims too, whom the last reserves are open to: it
+ * must not have them, and fails early.  It charges nobody.
+ */
+#define WINDOW_GFP (GFP_NOWAIT | __GFP_NOMEMALLOC | __GFP_NOWARN)
 
 /**
  * vg_windows_init() - prepares a new slot

@@ -47,6 +47,9 @@ fn fit(tools: &Tools) -> Result<Vec<&'static str>> {
     compiler.args(["-fmin-function-alignment=4", "-E", "-x", "c", "/dev/null"]);
     if command::run(&mut compiler).is_err() {
         words.push("CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=");
+        // Where functions must be aligned to be traced (DYNAMIC_FTRACE_WITH_CALL_OPS), such a compiler leaves out those
+        // that it takes for cold, and the kernel warns of them: so none of the module's can be traced.
+        words.push("CC_FLAGS_FTRACE=");
         // Nor does it know all attributes of the headers, and would tell of each.
         words.push("KCFLAGS=-Wno-attributes");
     }
